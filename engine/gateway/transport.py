@@ -1,0 +1,440 @@
+"""
+One WebSocket: an `asyncio.Protocol` around the sans-I/O core of `websockets`.
+
+Decides how bytes become whole messages and when a socket is over: fragments joined under one size limit,
+text checked for UTF-8, pings answered, closing handshakes driven, silence and missing joins noticed. Every
+connection is one `Transport` and one core: no task, no queue, no timer. The listener's single sweep compares
+`deadline` with the clock and calls `on_deadline`.
+
+Does not accept sockets or shake hands (`listener.py`), does not read messages (the session's business), does
+not decide what a slow viewer loses (the hub's; `on_writable` and `unsent_bytes` tell it).
+
+Bounds: a message at most `message_size_max`; unsent pongs and replies at most 64 KiB plus the answers to one
+read (256 KiB), because a peer that does not read is not read either.
+
+Source: RFC 6455; RFC 7692; https://websockets.readthedocs.io/en/stable/howto/sansio.html; docs/protocol.md,
+"Connection".
+"""
+
+import asyncio
+import codecs
+import logging
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import structlog
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import SERVER, State
+from websockets.protocol import Protocol as WebSocketCore
+
+from protocol.codes import CloseCode
+from protocol.limits import FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, JOIN_TIMEOUT_MS
+
+CodecName = Literal["json", "msgpack"]
+
+#: Unsent bytes above which the session is told to hold back and the peer is no longer read.
+WRITE_BUFFER_BYTES_HIGH: Final = 64 * 1024
+#: Bytes parsed before their messages are delivered: bounds how many frames of one read sit in memory.
+SLICE_BYTES: Final = 16 * 1024
+#: RFC 6455 §5.5: a control frame carries 125 bytes, two of them the close code.
+CLOSE_REASON_BYTES_MAX: Final = 123
+
+#: RFC 6455 §7.4.1: reported locally, never sent.
+NO_STATUS: Final = 1005
+ABNORMAL: Final = 1006
+
+# RFC 6455 §5.2: FIN with the opcode; RFC 7692 §6: RSV1 marks a compressed message.
+_FIN_TEXT: Final = 0x81
+_FIN_BINARY: Final = 0x82
+_RSV1: Final = 0x40
+
+_OPEN = State.OPEN
+_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+
+_log = structlog.stdlib.get_logger(__name__)
+
+# The core's own lines (one per connection at "info", one per frame at "debug") would cost more than the
+# frames. Only its errors are kept: they are bugs.
+_core_log = logging.getLogger("engine.gateway.websockets")
+_core_log.setLevel(logging.ERROR)
+
+
+class Session(Protocol):
+    """What a connection is for. Implemented by the room layer; called by `Transport`, never concurrently."""
+
+    def on_message(self, data: bytes, is_text: bool) -> None:
+        """Take one whole message. An exception is a bug: it is logged and closes the connection with 1011."""
+
+    def on_writable(self, writable: bool) -> None:
+        """
+        Learn that unsent bytes rose above 64 KiB (False) or drained again (True).
+
+        May be called from inside `Transport.write`.
+        """
+
+    def on_closed(self, code: int, reason: str) -> None:
+        """
+        Learn, exactly once, that the connection is over; no call follows this one.
+
+        The code is ours if we closed first, else the peer's; 1005 if its close frame had none, 1006 if the
+        socket went away without one.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long a peer may take (milliseconds). Checked every `sweep_period_ms`, so up to that much later."""
+
+    #: From the accepted socket to the end of the request's headers.
+    handshake_timeout_ms: int = HANDSHAKE_TIMEOUT_MS
+    #: From the handshake to `Transport.joined`.
+    join_timeout_ms: int = JOIN_TIMEOUT_MS
+    #: Without a byte from the peer; pings count as life.
+    idle_timeout_ms: int = IDLE_TIMEOUT_MS
+    #: From our close frame to the end of the TCP connection.
+    close_timeout_ms: int = 5_000
+    #: Period of the one timer that enforces the others.
+    sweep_period_ms: int = 1_000
+
+
+def build_frame(payload: bytes, *, text: bool, compressed: bool = False) -> bytes:
+    """
+    Build a server's frame: one whole message, unmasked.
+
+    Args:
+        payload: The message, already compressed if `compressed` is set.
+        text: Text (UTF-8, not checked) or binary.
+        compressed: Mark as deflated by RFC 7692; only for peers whose `Transport.accepts_deflate` is set.
+
+    Source: RFC 6455 §5.2.
+    """
+    first = (_FIN_TEXT if text else _FIN_BINARY) | (_RSV1 if compressed else 0)
+    length = len(payload)
+    if length < 126:
+        return bytes((first, length)) + payload
+    if length < 65_536:
+        return struct.pack("!BBH", first, 126, length) + payload
+    return struct.pack("!BBQ", first, 127, length) + payload
+
+
+class Transport(asyncio.Protocol):
+    """
+    One accepted WebSocket.
+
+    Made by the listener after the handshake, which then calls `open` once. All calls belong to the loop's
+    thread.
+    """
+
+    __slots__ = (
+        "_core",
+        "_decoder",
+        "_is_text",
+        "_lost",
+        "_loop",
+        "_partial",
+        "_session",
+        "_tcp",
+        "_timeouts",
+        "accepts_deflate",
+        "closing",
+        "codec_name",
+        "deadline",
+        "joined",
+        "last_received_at",
+        "opened_at",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        tcp: asyncio.Transport,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        timeouts: Timeouts,
+        lost: Callable[["Transport"], None],
+        codec_name: CodecName = "json",
+        extensions: Sequence[Extension] = (),
+    ) -> None:
+        """
+        Wrap a socket whose handshake was accepted.
+
+        Args:
+            tcp: The socket's transport; its protocol must be set to this object by the caller.
+            loop: The loop `tcp` belongs to.
+            timeouts: Shared by every connection of a listener.
+            lost: Called once, when the TCP connection is gone.
+            codec_name: From the negotiated subprotocol.
+            extensions: Negotiated for this connection.
+        """
+        self._tcp = tcp
+        self._loop = loop
+        self._timeouts = timeouts
+        self._lost = lost
+        self._session: Session | None = None
+        self._core = WebSocketCore(SERVER, max_size=FRAME_BYTES_MAX, logger=_core_log)
+        if extensions:
+            self._core.extensions = list(extensions)
+        #: Bytes of a fragmented message so far; None between messages.
+        self._partial: bytearray | None = None
+        #: Checks a fragmented text while it arrives; None for binary.
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._is_text = codec_name == "json"
+        self.codec_name: CodecName = codec_name
+        #: Whether `build_frame(..., compressed=True)` may be sent. Frames shared by many viewers use the
+        #: full window, so a peer that asked for a smaller one gets plain frames, which RFC 7692 allows.
+        self.accepts_deflate = any(
+            isinstance(extension, PerMessageDeflate) and extension.local_max_window_bits == 15
+            for extension in extensions
+        )
+        #: Set by the session when it is satisfied with who this is; until then the join timeout runs.
+        self.joined = False
+        #: False from the first close frame on: writes become no-ops and messages are no longer delivered.
+        self.closing = False
+        #: False while more than 64 KiB are unsent.
+        self.writable = True
+        now = loop.time()
+        self.opened_at = now
+        #: `loop.time()` of the last bytes of any kind.
+        self.last_received_at = now
+        #: `loop.time()` from which `on_deadline` has something to check.
+        self.deadline = now + min(timeouts.join_timeout_ms, timeouts.idle_timeout_ms) / 1000
+        tcp.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_HIGH)
+
+    def open(self, open_session: Callable[["Transport"], Session]) -> None:
+        """Give the connection its session. If that fails, it is a bug: logged, and closed with 1011."""
+        try:
+            self._session = open_session(self)
+        except Exception:
+            self._fail_with_bug()
+
+    # --- for the session and the hub ----------------------------------------------------------------------
+
+    def write(self, frame: bytes) -> None:
+        """Send a ready-made frame (`build_frame`). Does nothing once closing."""
+        if not self.closing:
+            self._tcp.write(frame)
+
+    def send(self, payload: bytes) -> None:
+        """Send one message: text for the JSON codec, binary for MessagePack. Does nothing once closing."""
+        if not self.closing:
+            self._tcp.write(build_frame(payload, text=self._is_text))
+
+    def close(self, code: int, reason: str = "") -> None:
+        """
+        Send a close frame; after the peer's answer, or 5 s without one, end the TCP connection.
+
+        Does nothing if already closing. `on_closed` follows with the answer, not from inside this call.
+
+        Args:
+            code: 1000–1014 as RFC 6455 §7.4 allows, or 3000–4999.
+            reason: For people; cut at 123 bytes of UTF-8.
+        """
+        if self.closing:
+            return
+        self._begin_closing()
+        # Otherwise the peer's close frame is in the read being handled, and the core's answer is on its way.
+        if self._core.state is _OPEN:
+            encoded = reason.encode()
+            if len(encoded) > CLOSE_REASON_BYTES_MAX:
+                reason = encoded[:CLOSE_REASON_BYTES_MAX].decode(errors="ignore")
+            self._core.send_close(code, reason)
+            self._flush()
+        if not self.writable:
+            # The answer can only be seen by a reader.
+            self._tcp.resume_reading()
+
+    def abort(self) -> None:
+        """Drop the TCP connection now, with whatever is unsent."""
+        self.closing = True
+        self._tcp.abort()
+
+    def unsent_bytes(self) -> int:
+        """Return the bytes written but not yet taken by the kernel."""
+        return self._tcp.get_write_buffer_size()
+
+    def remote_address(self) -> str:
+        """Return the peer's IP address as text, or "" if the socket has none (a unix socket, or gone)."""
+        peer = self._tcp.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    @property
+    def message_size_max(self) -> int:
+        """
+        Largest message taken from the peer, in bytes, after joining fragments and inflating.
+
+        A bigger one closes with 1009. A new value counts from the next read, not for frames that arrived
+        together with the message that raised it.
+        """
+        size = self._core.max_message_size
+        assert size is not None
+        return size
+
+    @message_size_max.setter
+    def message_size_max(self, size_bytes: int) -> None:
+        self._core.max_message_size = size_bytes
+
+    # --- for the listener's sweep -------------------------------------------------------------------------
+
+    def on_deadline(self, now: float) -> None:
+        """Enforce the timeouts, and set the next `deadline`. Cheap and idempotent."""
+        timeouts = self._timeouts
+        if self.closing:
+            self._tcp.abort()
+            return
+        silent_at = self.last_received_at + timeouts.idle_timeout_ms / 1000
+        join_by = self.opened_at + timeouts.join_timeout_ms / 1000
+        if not self.joined and now >= join_by:
+            self.close(CloseCode.UNAUTHORIZED, "no join in time")
+        elif now >= silent_at:
+            self.close(CloseCode.IDLE, "idle")
+        else:
+            self.deadline = silent_at if self.joined else min(silent_at, join_by)
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the core and deliver what it found."""
+        self.last_received_at = self._loop.time()
+        if len(data) <= SLICE_BYTES:
+            self._receive(data)
+            return
+        for start in range(0, len(data), SLICE_BYTES):
+            self._receive(data[start : start + SLICE_BYTES])
+
+    def pause_writing(self) -> None:
+        """Pass the news on, and stop reading: each ping or command read would add to what is unsent."""
+        self.writable = False
+        if not self.closing:
+            self._tcp.pause_reading()
+        self._tell_writable()
+
+    def resume_writing(self) -> None:
+        """Pass the news on, and read again."""
+        self.writable = True
+        self._tcp.resume_reading()
+        self._tell_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the session if it does not know yet, and let go of everything."""
+        self.closing = True
+        self._tell_closed()
+        # The suspended parser refers to the core: closing it here frees both without the cycle collector.
+        self._core.parser.close()
+        self._partial = self._decoder = None
+        self._lost(self)
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _receive(self, data: bytes) -> None:
+        core = self._core
+        core.receive_data(data)
+        if core.events:
+            for event in core.events_received():
+                if self.closing:
+                    break
+                # After the handshake the core lists nothing but frames.
+                assert isinstance(event, Frame)
+                self._take_frame(event)
+        if core.writes:
+            # After the messages: replies to what came before a close frame leave before its answer.
+            self._flush()
+
+    def _take_frame(self, frame: Frame) -> None:
+        """Deliver a message once it is whole. The core has answered pings and close frames by itself."""
+        opcode = frame.opcode
+        if opcode is _TEXT or opcode is _BINARY:
+            is_text = opcode is _TEXT
+            data = bytes(frame.data)
+            if frame.fin:
+                if is_text and not data.isascii():
+                    try:
+                        data.decode()
+                    except UnicodeDecodeError as error:
+                        self._fail_with_bad_text(error)
+                        return
+                self._deliver(data, is_text)
+                return
+            self._partial = bytearray()
+            self._decoder = codecs.getincrementaldecoder("utf-8")() if is_text else None
+        elif opcode is not _CONT:
+            return
+        partial, decoder = self._partial, self._decoder
+        assert partial is not None
+        # One growing array, not a list of parts: a flood of empty fragments adds nothing to it.
+        partial += frame.data
+        if decoder is not None:
+            try:
+                decoder.decode(bytes(frame.data), frame.fin)
+            except UnicodeDecodeError as error:
+                self._fail_with_bad_text(error)
+                return
+        if frame.fin:
+            self._partial = self._decoder = None
+            self._deliver(bytes(partial), decoder is not None)
+
+    def _deliver(self, data: bytes, is_text: bool) -> None:
+        session = self._session
+        if session is None:
+            return
+        try:
+            session.on_message(data, is_text)
+        except Exception:
+            self._fail_with_bug()
+
+    def _fail_with_bad_text(self, error: UnicodeDecodeError) -> None:
+        """Fail the connection: RFC 6455 §8.1. Sent with the next flush, which `_receive` is about to do."""
+        self._core.fail(CloseCode.INVALID_TEXT, f"{error.reason} at position {error.start}")
+        self._begin_closing()
+
+    def _fail_with_bug(self) -> None:
+        """Log the exception being handled and close the connection it hurt."""
+        _log.exception("session_failed", codec=self.codec_name, joined=self.joined)
+        self.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    def _begin_closing(self) -> None:
+        self.closing = True
+        self.deadline = self._loop.time() + self._timeouts.close_timeout_ms / 1000
+
+    def _flush(self) -> None:
+        """Write what the core has to say. Its last word, the empty bytes, ends our half of the connection."""
+        writes = self._core.data_to_send()
+        last = not writes[-1]
+        if last:
+            writes.pop()
+        if writes:
+            self._tcp.write(writes[0] if len(writes) == 1 else b"".join(writes))
+        if last:
+            if not self.closing:
+                self._begin_closing()
+            # Only our half: closing with unread bytes would reset the connection and could lose the close
+            # frame. The peer's end of stream, or the sweep, does the rest.
+            self._tcp.write_eof()
+            self._tell_closed()
+
+    def _tell_writable(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        try:
+            session.on_writable(self.writable)
+        except Exception:
+            self._fail_with_bug()
+
+    def _tell_closed(self) -> None:
+        """Take the session away and tell it why."""
+        session = self._session
+        if session is None:
+            return
+        self._session = None
+        core = self._core
+        received, sent = core.close_rcvd, core.close_sent
+        ours_first = sent is not None and not core.close_rcvd_then_sent
+        final = (sent if ours_first else received) or Close(ABNORMAL, "")
+        try:
+            session.on_closed(int(final.code), final.reason)
+        except Exception:
+            _log.exception("session_failed", codec=self.codec_name, joined=self.joined)

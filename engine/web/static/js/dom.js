@@ -1,0 +1,100 @@
+/**
+ * Building elements without markup in strings.
+ *
+ * Everything a person typed reaches the page through `textContent`. Does not know rooms or the protocol.
+ */
+
+import { ICONS } from "./icons.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export const $ = (id) => document.getElementById(id);
+
+/**
+ * Return a new element. `props` are set as properties, except `class`, `data` (dataset) and `attrs` (attributes);
+ * a function under `onclick` and the like becomes the handler. Children are nodes, texts, or null for nothing.
+ */
+export function el(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  const { class: names, data, attrs, ...rest } = props;
+  if (names) node.className = names;
+  if (data) Object.assign(node.dataset, data);
+  for (const [name, value] of Object.entries(attrs || {})) node.setAttribute(name, value);
+  Object.assign(node, rest);
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+/** Return an icon of `icons.js` as inline SVG, hidden from screen readers. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  svg.classList.add("icon");
+  for (const [d, filled] of ICONS[name]) {
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("d", d);
+    path.classList.add(filled ? "fill" : "line");
+    svg.append(path);
+  }
+  return svg;
+}
+
+/** Fill every `data-icon` place under `root`. */
+export function fillIcons(root = document) {
+  for (const node of root.querySelectorAll("[data-icon]")) node.prepend(icon(node.dataset.icon));
+}
+
+/** Show the text if it differs from what is shown: an unchanged text costs no layout. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** A number from a text, the same every time: colours of names and covers. */
+export function hashOf(text) {
+  let hash = 2166136261;
+  for (let i = 0; i < text.length; i += 1) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619);
+  return hash >>> 0;
+}
+
+/** Return a round picture of a person: the avatar, or the first character of the name on a colour of its own. */
+export function avatar({ id, name, avatar: url }) {
+  const node = el("span", { class: `avatar tone-${hashOf(id || name) % 8}`, attrs: { "aria-hidden": "true" } });
+  node.textContent = Array.from(name || "?")[0];
+  if (isHttps(url)) node.append(picture(url));
+  return node;
+}
+
+const GOODS = ["tea", "orange", "honey", "bowl", "noodle", "gift"];
+
+/** Return a picture of goods: the cover, or one of the drawn ones. `index` picks it, else the id does. */
+export function cover({ item, cover: url }) {
+  const number = Number(/\d+$/.exec(item)?.[0] ?? hashOf(item));
+  const node = el("span", { class: `cover cover-${GOODS[number % GOODS.length]}`, attrs: { "aria-hidden": "true" } });
+  if (isHttps(url)) node.append(picture(url));
+  return node;
+}
+
+export function isHttps(url) {
+  return typeof url === "string" && url.startsWith("https://");
+}
+
+/** Hand at most one call of `render` to each animation frame, however often the returned function is called. */
+export function perFrame(render) {
+  let asked = false;
+  return () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      render();
+    });
+  };
+}
+
+export const reducedMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+function picture(url) {
+  // A picture that does not load leaves what is drawn beneath it.
+  return el("img", { src: url, alt: "", loading: "lazy", referrerPolicy: "no-referrer", onerror: (e) => e.target.remove() });
+}
