@@ -7,6 +7,7 @@ or events (`frames.py`). JSON is UTF-8 in text frames, MessagePack travels in bi
 Sources: RFC 8259; the MessagePack specification; docs/protocol.md, "Connection".
 """
 
+import math
 from typing import Any, Final, Protocol
 
 import msgpack
@@ -75,19 +76,46 @@ class MsgpackCodec:
 
         Raises:
             MalformedFrame: If it is not exactly one MessagePack value, has keys that are not strings, an extension
-                type, is nested too deeply, or holds text that is not UTF-8.
+                type, a binary string or a number that JSON cannot say, is nested too deeply, or holds text that is
+                not UTF-8.
         """
         try:
             value = msgpack.unpackb(
-                data, raw=False, strict_map_key=True, ext_hook=_refuse_extension, timestamp=0
+                data,
+                raw=False,
+                strict_map_key=True,
+                ext_hook=_refuse_extension,
+                object_hook=_only_shared_types_in_map,
+                list_hook=_only_shared_types,
             )
+            # The hooks see what stands in a map or an array, not a lone value.
+            return _only_shared_types((value,))[0]
         except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
             raise MalformedFrame(f"not MessagePack: {error}") from None
-        return value
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:
     raise ValueError(f"extension type {code} is not part of the protocol")
+
+
+def _only_shared_types_in_map(values: dict[Any, Any]) -> dict[Any, Any]:
+    # msgpack's strict keys still let binary strings through.
+    for key in values:
+        if type(key) is not str:
+            raise ValueError("a key is not a string")
+    _only_shared_types(values.values())
+    return values
+
+
+def _only_shared_types(values: Any) -> Any:
+    """Return the collection `values` when each of them is of a type both codecs have."""
+    for value in values:
+        kind = type(value)
+        if kind is bytes or kind is msgpack.Timestamp:
+            raise ValueError("a binary string or time stamp is not part of the protocol")
+        if kind is float and not math.isfinite(value):
+            raise ValueError("a number is not finite")
+    return values
 
 
 JSON: Final = JsonCodec()

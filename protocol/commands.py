@@ -330,6 +330,8 @@ COMMANDS: Final[dict[str, type[Command]]] = {command.name(): command for command
 # A wrong quantity has its own code; every other wrong field is a bad command.
 _QUANTITY_PATHS: Final = ("`$.qty`", "`$.delta`")
 
+_DETAIL_CHARS_MAX: Final = 200
+
 #: Field → (limit, unit). Cleaned before they are measured.
 _TEXT_LIMITS: Final[dict[type[Command], tuple[tuple[str, int, Literal["chars", "bytes"], bool], ...]]] = {
     PostComment: (("text", limits.COMMENT_CHARS_MAX, "chars", True),),
@@ -359,7 +361,9 @@ def parse(message: dict[str, Any]) -> Command:
     except msgspec.ValidationError as error:
         detail = str(error)
         quantity = detail.endswith(_QUANTITY_PATHS)
-        raise BadCommand(detail, ErrorCode.BAD_QUANTITY if quantity else ErrorCode.BAD_COMMAND) from None
+        code = ErrorCode.BAD_QUANTITY if quantity else ErrorCode.BAD_COMMAND
+        # The detail quotes what was sent, which may be as long as the frame.
+        raise BadCommand(detail[:_DETAIL_CHARS_MAX], code) from None
     if kind in _TEXT_LIMITS:
         command = _with_clean_text(command, kind)
     if kind is PutItem:
@@ -400,10 +404,10 @@ def check_url(field: str, url: str) -> None:
     Raises:
         BadCommand: With `too_long` or `bad_command`.
     """
-    if len(url.encode()) > limits.URL_BYTES_MAX:
-        raise BadCommand(f"`{field}` is longer than {limits.URL_BYTES_MAX} bytes", ErrorCode.TOO_LONG)
     if text.clean_url(url) is None:
         raise BadCommand(f"`{field}` must be an absolute https URL")
+    if len(url.encode()) > limits.URL_BYTES_MAX:
+        raise BadCommand(f"`{field}` is longer than {limits.URL_BYTES_MAX} bytes", ErrorCode.TOO_LONG)
 
 
 def to_map(command: Command, command_id: int) -> dict[str, Any]:

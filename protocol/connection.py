@@ -16,7 +16,7 @@ from protocol import commands
 from protocol.codec import Codec
 from protocol.codes import CloseCode, ErrorCode
 from protocol.commands import Command, JoinRoom
-from protocol.errors import UnexpectedFrame
+from protocol.errors import MalformedFrame, UnexpectedFrame
 from protocol.frames import Refusal, Reply, Request, Said, read_commands, read_messages
 from protocol.limits import VIOLATIONS_MAX
 
@@ -151,7 +151,9 @@ class ClientConnection:
 
     def receive(self, data: bytes, is_text: bool) -> list[Reply | Said]:
         """
-        Return the messages of one frame, each fact once and in order; facts already seen are left out.
+        Return the messages of one frame, each fact once and in order.
+
+        Facts already seen are left out, and so is everything of that class behind a gap: `resume` brings it again.
 
         Raises:
             MalformedFrame: If the frame is not an array of messages.
@@ -173,14 +175,18 @@ class ClientConnection:
         if name is None:
             raise UnexpectedFrame(f"reply to {reply.id}, which is not pending")
         if name == JoinRoom.name() and reply.ok is not None:
-            self.progress.epoch = reply.ok["epoch"]
-            self.progress.seq = reply.ok["seq"]
+            epoch, seq = reply.ok.get("epoch"), reply.ok.get("seq")
+            if not isinstance(epoch, str) or type(seq) is not int:
+                raise MalformedFrame("a join reply has `epoch` and `seq`")
+            self.progress.epoch, self.progress.seq = epoch, seq
 
     def _advance(self, seq: int) -> bool:
         if seq <= self.progress.seq:
             return False
-        if seq != self.progress.seq + 1:
+        if self.gap or seq != self.progress.seq + 1:
+            # Progress stays in front of the gap, or resuming from it would skip what is missing.
             self.gap = True
+            return False
         self.progress.seq = seq
         return True
 

@@ -14,7 +14,7 @@ from protocol.codec import Codec
 from protocol.codes import ErrorCode
 from protocol.commands import Command, parse
 from protocol.errors import BadCommand, MalformedFrame
-from protocol.limits import COMMAND_ID_MAX, COMMANDS_PER_FRAME_MAX
+from protocol.limits import COMMAND_ID_MAX, COMMANDS_PER_FRAME_MAX, NESTING_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,29 @@ def _read_one(message: Any) -> Request | Refusal:
     if type(message) is not dict:
         return Refusal(0, ErrorCode.BAD_COMMAND, "a command is a map")
     command_id = message.get("id")
+    cmd = message.get("cmd")
+    name = cmd if type(cmd) is str else ""
     if type(command_id) is not int or not 0 < command_id <= COMMAND_ID_MAX:
-        return Refusal(0, ErrorCode.BAD_COMMAND, "`id` must be an integer from 1 to 4294967295")
+        return Refusal(0, ErrorCode.BAD_COMMAND, "`id` must be an integer from 1 to 4294967295", name)
+    if _is_deeper(message, NESTING_MAX):
+        return Refusal(command_id, ErrorCode.BAD_COMMAND, f"nested deeper than {NESTING_MAX}", name)
     try:
         return Request(command_id, parse(message), message)
     except BadCommand as error:
-        cmd = message.get("cmd")
-        return Refusal(command_id, error.code, error.message, cmd if isinstance(cmd, str) else "")
+        return Refusal(command_id, error.code, error.message, name)
     except MalformedFrame as error:
-        return Refusal(0, ErrorCode.BAD_FRAME, str(error))
+        return Refusal(0, ErrorCode.BAD_FRAME, str(error), name)
+
+
+def _is_deeper(value: Any, levels_max: int) -> bool:
+    """Tell whether maps and arrays stand inside each other more than `levels_max` times, `value` included."""
+    # Fields nobody knows are kept with the command, and writers of JSON give up long before readers do.
+    if levels_max == 0:
+        return True
+    for inner in value.values() if type(value) is dict else value:
+        if type(inner) in (dict, list) and _is_deeper(inner, levels_max - 1):
+            return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +115,7 @@ class Said:
     def seq(self) -> int | None:
         """Return the place among the room's facts, or None for other classes."""
         seq = self.body.get("seq")
-        return seq if isinstance(seq, int) else None
+        return seq if type(seq) is int else None
 
 
 def read_messages(codec: Codec, data: bytes, is_text: bool) -> list[Reply | Said]:
@@ -124,8 +138,10 @@ def _read_message(message: Any) -> Reply | Said:
         raise MalformedFrame("a message is a map")
     if "re" in message:
         ok, err = message.get("ok"), message.get("err")
-        if not isinstance(message["re"], int) or (ok is None) is (err is None):
+        if type(message["re"]) is not int or (ok is None) is (err is None):
             raise MalformedFrame("a reply has `re` and either `ok` or `err`")
+        if not isinstance(ok if err is None else err, dict):
+            raise MalformedFrame("`ok` and `err` are maps")
         return Reply(message["re"], ok, err)
     name = message.get("ev")
     if not isinstance(name, str):

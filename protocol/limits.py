@@ -25,6 +25,8 @@ COMMANDS_PER_FRAME_MAX: Final = 32
 FRAME_BYTES_MAX: Final = 8 * 1024
 #: Once joined as moderator or higher.
 CONSOLE_FRAME_BYTES_MAX: Final = 64 * 1024
+#: Maps and arrays inside each other in one command, the command itself included.
+NESTING_MAX: Final = 16
 COMMAND_ID_MAX: Final = 2**32 - 1
 #: Largest integer every client can read exactly (JavaScript's Number.MAX_SAFE_INTEGER).
 INTEGER_MAX: Final = 2**53 - 1

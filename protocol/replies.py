@@ -160,12 +160,24 @@ REPLIES: Final[dict[str, type[WireObject]]] = {
 
 
 class ErrorBody(WireObject, kw_only=True):
-    """Why a command was refused. Codes add fields of their own, such as `retry_ms`."""
+    """Why a command was refused. The fields after `definite` belong to the codes named beside them."""
 
     code: Annotated[str, Meta(description="one of the error codes")]
     message: str
     definite: bool
+    #: `rate_limited`, `overloaded`, `unavailable`: not before this long.
     retry_ms: Count | UnsetType = UNSET
+    #: `not_started`: when it starts, and the store's clock.
+    starts_at: TimeMs | UnsetType = UNSET
+    now: TimeMs | UnsetType = UNSET
+    #: `sold_out`: false while unpaid holds may return.
+    final: bool | UnsetType = UNSET
+    #: `limit_reached`: units the viewer may still take.
+    left: Count | UnsetType = UNSET
+    #: `conflict` of a step in the room's life, `room_not_live`: the room's state.
+    state: RoomStateName | UnsetType = UNSET
+    #: `conflict` of a notice: its current version.
+    version: Count | UnsetType = UNSET
 
 
 def error_body(code: ErrorCode, message: str = "", **extra: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _REMOVED = re.compile(
     "[\u0000-\u001f\u007f-\u009f"
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
     "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200c\u2028\u2029\u2060-\u2065\u206a-\u206f"
-    "\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "\u3164\ufeff\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Close to Extended_Pictographic of TR51, in whole blocks: a joiner wrongly kept between two symbols is harmless.
@@ -31,7 +31,9 @@ _PICTOGRAPH = (
     "\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff"
     "\u2600-\u27bf\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
 )
-_LONELY_ZWJ = re.compile(f"(?<![{_PICTOGRAPH}\ufe0f])\u200d|\u200d(?![{_PICTOGRAPH}])")
+_LONELY_ZWJ = re.compile(f"(?<![{_PICTOGRAPH}])(?<![{_PICTOGRAPH}]\ufe0f)\u200d|\u200d(?![{_PICTOGRAPH}])")
+# A variation selector with nothing before it shows nothing: a text of them alone would be an invisible comment.
+_LEADING_BLANK = re.compile("^[\\s\ufe00-\ufe0f\U000e0100-\U000e01ef]+")
 _NON_ASCII_OR_CONTROL = re.compile("[^\u0020-\u007e]")
 
 
@@ -50,11 +52,12 @@ def clean(text: str) -> str:
         return text.strip()
     if _SURROGATE.search(text) is not None:
         raise LoneSurrogate("text holds a lone surrogate")
-    text = _REMOVED.sub("", text)
+    # Composed before joiners are judged: composing can turn a symbol into a bracket that joins nothing. Composed
+    # again after, because a joiner that goes makes neighbours of the characters around it.
+    text = unicodedata.normalize("NFC", _REMOVED.sub("", text))
     if ZWJ in text:
-        text = _LONELY_ZWJ.sub("", text)
-    text = unicodedata.normalize("NFC", text)
-    return _cap_combining_marks(text).strip()
+        text = unicodedata.normalize("NFC", _LONELY_ZWJ.sub("", text))
+    return _LEADING_BLANK.sub("", _cap_combining_marks(text)).strip()
 
 
 def _cap_combining_marks(text: str) -> str:
@@ -73,8 +76,8 @@ def _cap_combining_marks(text: str) -> str:
 
 
 def clean_url(url: str) -> str | None:
-    """Return `url` if it is an absolute https URL without white space or control characters, else None."""
-    if not url.startswith("https://") or _URL.match(url) is None:
+    """Return `url` if it is an absolute https URL without white space, control or invisible characters, else None."""
+    if _URL.match(url) is None or _SURROGATE.search(url) or _REMOVED.search(url) or ZWJ in url:
         return None
     return url
 

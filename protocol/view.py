@@ -82,6 +82,10 @@ def _sale_changed(room: Map, event: Map) -> None:
     room["sales"] = sales
 
 
+def _sale_ended(room: Map, event: Map) -> None:
+    room["sales"] = [sale for sale in room["sales"] if sale["sale"] != event["sale"]]
+
+
 def _sale_state(room: Map, event: Map) -> None:
     state = "sold_out" if event["ev"] == "seckill.sold_out" else "open"
     for sale in room["sales"]:
@@ -106,6 +110,8 @@ def _muted_all(room: Map, event: Map) -> None:
 
 def _comment_deleted(room: Map, event: Map) -> None:
     room["comments"] = [entry for entry in room["comments"] if entry["comment"] != event["comment"]]
+    if room["pinned"] is not None and room["pinned"]["comment"] == event["comment"]:
+        room["pinned"] = None
 
 
 def _comment_pinned(room: Map, event: Map) -> None:
@@ -114,6 +120,9 @@ def _comment_pinned(room: Map, event: Map) -> None:
 
 def _comment(room: Map, event: Map) -> None:
     comments = room["comments"]
+    # Chat carries no `seq`: one that arrives around the snapshot may be in it already. Numbers rise.
+    if comments and event["comment"] <= comments[-1]["comment"]:
+        return
     comments.append({name: value for name, value in event.items() if name != "ev"})
     if len(comments) > SNAPSHOT_COMMENTS_MAX:
         del comments[: len(comments) - SNAPSHOT_COMMENTS_MAX]
@@ -132,7 +141,7 @@ _REDUCERS: Final[dict[str, Callable[[Map, Map], None]]] = {
     "item.explaining": _item_explaining,
     "seckill.scheduled": _sale_changed,
     "seckill.adjusted": _sale_changed,
-    "seckill.ended": _sale_changed,
+    "seckill.ended": _sale_ended,
     "seckill.sold_out": _sale_state,
     "seckill.back": _sale_state,
     "redpacket.opened": _packet_opened,

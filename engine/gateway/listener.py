@@ -1,9 +1,9 @@
 """
 One port: accepts sockets, reads the first request's headers, hands each socket to who speaks its language.
 
-Decides which of two protocols a socket gets: `GET /ws` with `Upgrade: websocket` is shaken hands with here and
-becomes a `Transport`; everything else becomes aiohttp's, with the bytes read so far. Also runs the one sweep
-timer that enforces every connection's timeouts.
+Decides which of two protocols a socket gets: `GET /ws` with `Upgrade: websocket` is shaken hands with here
+and becomes a `Transport`; everything else becomes aiohttp's, with the bytes read so far. Also runs the one
+sweep timer that enforces every connection's timeouts.
 
 Does not know rooms or tokens (`open_session` makes a session, the session does the rest), and does not look
 after HTTP connections once handed over: their limits and their end belong to the owner of `http_server`.
@@ -19,7 +19,7 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
 
 import structlog
 from aiohttp import web
@@ -30,7 +30,7 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 from websockets.typing import Origin, Subprotocol
 
-from engine.gateway.transport import CodecName, Session, Timeouts, Transport
+from engine.gateway.transport import CodecName, Session, Timeouts, Transport, core_log
 from protocol.codes import SUBPROTOCOLS
 from protocol.limits import HANDSHAKE_HEADERS_BYTES_MAX
 
@@ -55,7 +55,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class _Handshake(ServerProtocol):
-    """The library's handshake rules. One serves all connections: nothing it keeps from one matters to the next."""
+    """The library's handshake rules. One serves all connections: it keeps nothing the next would see."""
 
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
         """Pick the first known one in the client's order. None offered is fine; only strange ones are not."""
@@ -74,7 +74,7 @@ class Listener:
         self,
         *,
         open_session: Callable[[Transport], Session],
-        http_server: web.Server[web.BaseRequest] | None = None,
+        http_server: web.Server | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 (frozen)
         compression: bool = False,
         allowed_origins: frozenset[str] | None = None,
@@ -87,8 +87,8 @@ class Listener:
             http_server: Serves all that is not a WebSocket; None answers 404. Shut down by its owner.
             timeouts: For every connection.
             compression: Negotiate permessage-deflate with clients that offer it.
-            allowed_origins: Values of `Origin` to accept, others get 403; None accepts all. The check protects
-                people's browsers, so a client that sends no `Origin` (it is no browser) is let in.
+            allowed_origins: Values of `Origin` to accept, others get 403; None accepts all. The check
+                protects people's browsers; a client that sends no `Origin` is no browser and is let in.
         """
         self.timeouts = timeouts
         #: Accepted WebSockets until their TCP connection is gone.
@@ -96,7 +96,9 @@ class Listener:
         self._open_session = open_session
         self._http_server = http_server
         origins = None if allowed_origins is None else [*map(Origin, sorted(allowed_origins)), None]
-        self._handshake = _Handshake(extensions=[_DEFLATE] if compression else None, origins=origins)
+        self._handshake = _Handshake(
+            extensions=[_DEFLATE] if compression else None, origins=origins, logger=core_log
+        )
         self._arrivals: set[_Arrival] = set()
         self._server: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -214,7 +216,6 @@ class Listener:
 
     def _shake_hands(self, arrival: "_Arrival", tcp: asyncio.Transport, data: bytes, head_size: int) -> None:
         handshake = self._handshake
-        response: Response
         try:
             response = handshake.accept(_parse_request(data[:head_size]))
         except (HeaderLineTooLong, RequestLineTooLong, TooManyHeaders) as error:
@@ -255,7 +256,7 @@ class Listener:
         self._sweep_timer = loop.call_later(self.timeouts.sweep_period_ms / 1000, self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look at every connection's `deadline`: one comparison each, and more only for those it has passed."""
+        """Look at every connection's `deadline`: one comparison each, more only for those it has passed."""
         self._schedule_sweep(loop)
         now = loop.time()
         for arrival in [each for each in self._arrivals if each.deadline <= now]:
@@ -279,8 +280,8 @@ class _Arrival(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket."""
-        assert isinstance(transport, asyncio.Transport)
-        self._tcp = transport
+        # uvloop's transports are not subclasses of asyncio's.
+        self._tcp = cast(asyncio.Transport, transport)
         self._listener.arrived(self)
 
     def data_received(self, data: bytes) -> None:

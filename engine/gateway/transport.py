@@ -59,8 +59,8 @@ _log = structlog.stdlib.get_logger(__name__)
 
 # The core's own lines (one per connection at "info", one per frame at "debug") would cost more than the
 # frames. Only its errors are kept: they are bugs.
-_core_log = logging.getLogger("engine.gateway.websockets")
-_core_log.setLevel(logging.ERROR)
+core_log: Final = logging.getLogger("engine.gateway.websockets")
+core_log.setLevel(logging.ERROR)
 
 
 class Session(Protocol):
@@ -108,7 +108,7 @@ def build_frame(payload: bytes, *, text: bool, compressed: bool = False) -> byte
     Args:
         payload: The message, already compressed if `compressed` is set.
         text: Text (UTF-8, not checked) or binary.
-        compressed: Mark as deflated by RFC 7692; only for peers whose `Transport.accepts_deflate` is set.
+        compressed: Mark as deflated by RFC 7692; only with a window of at most `Transport.deflate_window_bits`.
 
     Source: RFC 6455 §5.2.
     """
@@ -133,16 +133,16 @@ class Transport(asyncio.Protocol):
         "_core",
         "_decoder",
         "_is_text",
-        "_lost",
         "_loop",
+        "_lost",
         "_partial",
         "_session",
         "_tcp",
         "_timeouts",
-        "accepts_deflate",
         "closing",
         "codec_name",
         "deadline",
+        "deflate_window_bits",
         "joined",
         "last_received_at",
         "opened_at",
@@ -175,7 +175,7 @@ class Transport(asyncio.Protocol):
         self._timeouts = timeouts
         self._lost = lost
         self._session: Session | None = None
-        self._core = WebSocketCore(SERVER, max_size=FRAME_BYTES_MAX, logger=_core_log)
+        self._core = WebSocketCore(SERVER, max_size=FRAME_BYTES_MAX, logger=core_log)
         if extensions:
             self._core.extensions = list(extensions)
         #: Bytes of a fragmented message so far; None between messages.
@@ -184,11 +184,12 @@ class Transport(asyncio.Protocol):
         self._decoder: codecs.IncrementalDecoder | None = None
         self._is_text = codec_name == "json"
         self.codec_name: CodecName = codec_name
-        #: Whether `build_frame(..., compressed=True)` may be sent. Frames shared by many viewers use the
-        #: full window, so a peer that asked for a smaller one gets plain frames, which RFC 7692 allows.
-        self.accepts_deflate = any(
-            isinstance(extension, PerMessageDeflate) and extension.local_max_window_bits == 15
-            for extension in extensions
+        #: Window, in bits, of the deflated frames (`build_frame(..., compressed=True)`) this peer can read: 9
+        #: to 15, or 0 for none. Deflating is optional for each message, so a frame that is shared by many
+        #: and deflated with a larger window is simply replaced by the plain one.
+        self.deflate_window_bits = max(
+            (each.local_max_window_bits for each in extensions if isinstance(each, PerMessageDeflate)),
+            default=0,
         )
         #: Set by the session when it is satisfied with who this is; until then the join timeout runs.
         self.joined = False
@@ -267,7 +268,7 @@ class Transport(asyncio.Protocol):
         Largest message taken from the peer, in bytes, after joining fragments and inflating.
 
         A bigger one closes with 1009. A new value counts from the next read, not for frames that arrived
-        together with the message that raised it.
+        together with the message that made the session raise it.
         """
         size = self._core.max_message_size
         assert size is not None
@@ -332,6 +333,9 @@ class Transport(asyncio.Protocol):
     def _receive(self, data: bytes) -> None:
         core = self._core
         core.receive_data(data)
+        if core.writes and core.state is _OPEN:
+            # Pongs: first, because a reply may be long and the peer may be measuring.
+            self._flush()
         if core.events:
             for event in core.events_received():
                 if self.closing:
@@ -340,7 +344,7 @@ class Transport(asyncio.Protocol):
                 assert isinstance(event, Frame)
                 self._take_frame(event)
         if core.writes:
-            # After the messages: replies to what came before a close frame leave before its answer.
+            # A close frame: last, so that replies to the messages before it still leave.
             self._flush()
 
     def _take_frame(self, frame: Frame) -> None:
@@ -402,6 +406,9 @@ class Transport(asyncio.Protocol):
     def _flush(self) -> None:
         """Write what the core has to say. Its last word, the empty bytes, ends our half of the connection."""
         writes = self._core.data_to_send()
+        if self._tcp.is_closing():
+            # The session dropped the connection while the read was being handled.
+            return
         last = not writes[-1]
         if last:
             writes.pop()

@@ -65,14 +65,26 @@ export function avatar({ id, name, avatar: url }) {
   return node;
 }
 
-const GOODS = ["tea", "orange", "honey", "bowl", "noodle", "gift"];
+// The drawn goods and the words in a title that call for them; what fits none is a gift.
+const GOODS = [
+  ["tea", /茶|tea/i], ["orange", /橙|橘|柑|柚|果|orange|fruit/i], ["honey", /蜜|糖|酱|honey|jam/i],
+  ["bowl", /盏|杯|碗|壶|瓷|bowl|cup|mug/i], ["noodle", /面|粉|米|饼|noodle|rice/i],
+];
 
-/** Return a picture of goods: the cover, or one of the drawn ones. `index` picks it, else the id does. */
-export function cover({ item, cover: url }) {
-  const number = Number(/\d+$/.exec(item)?.[0] ?? hashOf(item));
-  const node = el("span", { class: `cover cover-${GOODS[number % GOODS.length]}`, attrs: { "aria-hidden": "true" } });
+/** Return a picture of goods: the cover, or beneath it a drawn one that suits the title. */
+export function cover({ title = "", cover: url }) {
+  // Of several words the last decides: 茶杯 is a cup.
+  const places = GOODS.map(([name, word]) => [name, lastIndex(title, word)]).filter(([, at]) => at >= 0);
+  const [name] = places.sort((a, b) => b[1] - a[1])[0] || ["gift"];
+  const node = el("span", { class: `cover cover-${name}`, attrs: { "aria-hidden": "true" } });
   if (isHttps(url)) node.append(picture(url));
   return node;
+}
+
+function lastIndex(text, word) {
+  let last = -1;
+  for (const match of text.matchAll(new RegExp(word.source, "gi"))) last = match.index;
+  return last;
 }
 
 export function isHttps(url) {

@@ -1,0 +1,220 @@
+"""
+One worker: builds the parts, starts them in order, stops them in reverse.
+
+Decides who knows whom and the order of life. Each part gets what it needs as values; none reads the configuration.
+"""
+
+import asyncio
+import gc
+import secrets
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from engine.clock import StoreClock
+from engine.config import Config, split_address
+from engine.errors import ConfigError, StoreUnavailable
+from engine.fanout.hub import Hub
+from engine.gateway.dispatch import Console
+from engine.gateway.listener import Listener
+from engine.gateway.server import Gateway, Limits
+from engine.gateway.transport import Timeouts, build_frame
+from engine.http.api import BODY_BYTES_MAX, MerchantApi
+from engine.http.internal import Internal
+from engine.http.pages import Pages, add_headers
+from engine.rooms.words import WordFilter
+from engine.store.embedded import EmbeddedStore
+from engine.store.store import Store
+from engine.telemetry import Metrics, without_password
+from engine.timers import Timers
+from engine.tokens import Tokens
+
+log = structlog.stdlib.get_logger(__name__)
+
+_PROBE_S = 1.0
+#: Patience with a store that is still starting (seconds).
+_STORE_START_S = 10.0
+_BACKLOG = 4096
+
+
+class App:
+    """One worker of the service."""
+
+    def __init__(self, config: Config, *, reuse_port: bool = False) -> None:
+        self.config = config
+        self._reuse_port = reuse_port
+        self.worker = secrets.token_hex(4)
+        self.metrics = Metrics(self.worker)
+        self._embedded: EmbeddedStore | None = None
+        self._runner: web.AppRunner | None = None
+        self._internal: web.AppRunner | None = None
+        self._probe: asyncio.Task[None] | None = None
+        self._store_answers = False
+        #: Bound addresses, known once started.
+        self.address: tuple[str, int] = ("", 0)
+        self.internal_address: tuple[str, int] = ("", 0)
+
+    async def start(self) -> None:
+        """
+        Start everything; viewers can come when this returns.
+
+        Raises:
+            ConfigError: If the operator has to act.
+        """
+        config = self.config
+        words = WordFilter(_read_words(config.words_file))
+        url = config.store
+        if not url:
+            self._embedded = EmbeddedStore(config.data_dir, appendfsync=config.appendfsync)
+            url = await self._embedded.start()
+        self.clock = StoreClock()
+        self.store = Store(url, self.clock)
+        await self._start_store(url)
+        self._store_answers = True
+        self.tokens = Tokens(list(config.signing_keys))
+        self.hub = Hub(
+            self.store,
+            worker=self.worker,
+            build_frame=build_frame,
+            metrics=self.metrics,
+            chat_per_s_max=config.chat_per_s_max,
+        )
+        await self.hub.start()
+        self.timers = Timers(
+            self.store, streamer_grace_ms=config.streamer_grace_ms, paused_close_ms=config.paused_close_ms
+        )
+        await self.timers.start()
+        self.console = Console(self.store, words, self.timers)
+        self.gateway = Gateway(
+            store=self.store,
+            hub=self.hub,
+            console=self.console,
+            timers=self.timers,
+            tokens=self.tokens,
+            words=words,
+            clock=self.clock,
+            metrics=self.metrics,
+            limits=Limits(
+                comments_per_s=config.comments_per_s,
+                comments_burst=config.comments_burst,
+                likes_per_s=config.likes_per_s,
+                likes_burst=config.likes_burst,
+                commands_per_s=config.commands_per_s,
+                commands_burst=config.commands_burst,
+            ),
+        )
+        await self._start_http()
+        self._probe = asyncio.create_task(self._probe_store(), name="store-probe")
+        # What exists now lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        log.info("ready", listen=self.address, internal=self.internal_address, worker=self.worker)
+
+    async def _start_store(self, url: str) -> None:
+        deadline = asyncio.get_running_loop().time() + _STORE_START_S
+        while True:
+            try:
+                await self.store.start()
+                return
+            except StoreUnavailable as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise ConfigError(f"no store at {without_password(url)}: {error}") from None
+            await asyncio.sleep(0.1)
+
+    async def _start_http(self) -> None:
+        config = self.config
+        api = MerchantApi(
+            store=self.store,
+            console=self.console,
+            tokens=self.tokens,
+            merchant_keys_sha256=config.merchant_keys_sha256,
+            facts_kept_ms=config.facts_kept_ms,
+        )
+        public = web.Application(client_max_size=BODY_BYTES_MAX)
+        public.add_routes(api.routes())
+        public.add_routes(Pages(tokens=self.tokens, dev=config.dev).routes())
+        public.on_response_prepare.append(add_headers)
+        # Requests are not logged: paths carry viewers' ids.
+        self._runner = web.AppRunner(public, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        self.listener = Listener(
+            open_session=self.gateway.open_session,
+            http_server=self._runner.server,
+            timeouts=Timeouts(join_timeout_ms=config.join_timeout_ms, idle_timeout_ms=config.idle_timeout_ms),
+            compression=config.compression,
+            allowed_origins=frozenset(config.allowed_origins) or None,
+        )
+        internal = web.Application()
+        internal.add_routes(
+            Internal(metrics=self.metrics, ready=self.why_not_ready, refresh=self._refresh_metrics).routes()
+        )
+        self._internal = web.AppRunner(internal, access_log=None, handle_signals=False)
+        await self._internal.setup()
+        try:
+            host, port = split_address("internal_listen", config.internal_listen)
+            site = web.TCPSite(self._internal, host, port)
+            await site.start()
+            self.internal_address = self._internal.addresses[0][:2]
+            host, port = split_address("listen", config.listen)
+            self.address = await self.listener.start(
+                host, port, backlog=_BACKLOG, reuse_port=self._reuse_port
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+    async def stop(self) -> None:
+        """Drain, then stop everything in reverse order. Safe after a start that failed half-way."""
+        if hasattr(self, "listener"):
+            self.listener.stop_accepting()
+            await self.gateway.drain(self.config.drain_spread_ms)
+            await self.listener.stop()
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
+        for runner in (self._runner, self._internal):
+            if runner is not None:
+                await runner.cleanup()
+        if hasattr(self, "gateway"):
+            self.gateway.stop()
+        if hasattr(self, "timers"):
+            await self.timers.stop()
+        if hasattr(self, "hub"):
+            await self.hub.stop()
+        if hasattr(self, "store"):
+            await self.store.stop()
+        if self._embedded is not None:
+            await self._embedded.stop()
+
+    def why_not_ready(self) -> str | None:
+        """Return None when viewers may come, else why not."""
+        if self.gateway.draining:
+            return "draining"
+        if not self._store_answers:
+            return "the store does not answer"
+        return None
+
+    async def _probe_store(self) -> None:
+        while True:
+            try:
+                await self.store.ping()
+                self._store_answers = True
+            except StoreUnavailable:
+                self._store_answers = False
+            await asyncio.sleep(_PROBE_S)
+
+    def _refresh_metrics(self) -> None:
+        self.metrics.rooms.set(len(self.hub.rooms))
+        self.metrics.store_calls.set(self.store.calls)
+        self.metrics.store_flights.set(self.store.flights)
+        self.metrics.store_waiting.set(self.store.waiting)
+        self.metrics.store_up.set(int(self._store_answers))
+
+
+def _read_words(file: str) -> list[str]:
+    if not file:
+        return []
+    try:
+        return Path(file).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read words_file {file}: {error}") from None

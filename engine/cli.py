@@ -1,0 +1,207 @@
+"""
+The command line: arguments, signals, exit codes.
+
+Decides what `liveroom serve`, `token` and `demo` read and print. The only place that ends the process. Exit codes: 0
+stopped as asked, 1 wrong usage, 78 (EX_CONFIG) the operator has to act.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Final, Protocol
+
+import typer
+import uvloop
+
+from engine.app import App
+from engine.config import Config, load
+from engine.errors import ConfigError, LiveroomError
+from engine.http.api import sign_token
+from engine.telemetry import set_up_logs
+from engine.tokens import Tokens
+from engine.workers import Workers
+from protocol.errors import BadCommand
+
+EXIT_CONFIG: Final = 78
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Listen = Annotated[
+    str | None, typer.Option(help="Address of viewers, consoles and merchants. [127.0.0.1:8080]")
+]
+InternalListen = Annotated[str | None, typer.Option(help="Address of health and metrics. [127.0.0.1:9090]")]
+WorkersOption = Annotated[int | None, typer.Option(help="Processes that share the port. [1]")]
+StoreUrl = Annotated[
+    str | None, typer.Option(help="redis://, rediss:// or unix://; none runs a private store.")
+]
+DataDir = Annotated[Path | None, typer.Option(help="Home of the private store. [./liveroom-data]")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with keys, tenants and settings.")
+]
+Dev = Annotated[bool | None, typer.Option("--dev", help="Known tenants and keys; loopback only.")]
+LogLevel = Annotated[str | None, typer.Option(help="debug, info or warning. [info]")]
+SharedPort = Annotated[bool, typer.Option("--shared-port", hidden=True)]
+
+
+class Service(Protocol):
+    """Something that runs until it is told to stop."""
+
+    async def start(self) -> None:
+        """Start; ready when this returns."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop politely."""
+        ...
+
+
+async def run_until_signal(service: Service, started: Callable[[], Awaitable[None] | None]) -> None:
+    """Start a service, say so, and stop it on SIGTERM or SIGINT. A second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop_once, loop, told, number)
+    try:
+        await service.start()
+        said = started()
+        if said is not None:
+            await said
+        await told.wait()
+    finally:
+        await service.stop()
+
+
+def _stop_once(loop: asyncio.AbstractEventLoop, told: asyncio.Event, number: signal.Signals) -> None:
+    told.set()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(each)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        uvloop.run(main)
+    except ConfigError as error:
+        fail(error)
+
+
+def fail(error: ConfigError) -> None:
+    """Say what the operator has to do, and end the process."""
+    print(f"liveroom: {error}", file=sys.stderr)
+    sys.exit(EXIT_CONFIG)
+
+
+def read_config(file: Path | None, **options: Any) -> Config:
+    """Read the settings or end the process."""
+    try:
+        return load(options, file)
+    except ConfigError as error:
+        fail(error)
+        raise
+
+
+@cli.command()
+def serve(
+    listen: Listen = None,
+    internal_listen: InternalListen = None,
+    workers: WorkersOption = None,
+    store: StoreUrl = None,
+    data_dir: DataDir = None,
+    config_file: ConfigFile = None,
+    dev: Dev = None,
+    log_level: LogLevel = None,
+    shared_port: SharedPort = False,
+) -> None:
+    """Run the service."""
+    config = read_config(
+        config_file,
+        listen=listen,
+        internal_listen=internal_listen,
+        workers=None if shared_port else workers,
+        store=store,
+        data_dir=data_dir,
+        dev=dev,
+        log_level=log_level,
+    )
+    set_up_logs(config.log_level)
+    if config.workers > 1 and not shared_port:
+        arguments = ["serve", "--listen", config.listen, "--log-level", config.log_level]
+        arguments += ["--data-dir", str(config.data_dir)]
+        arguments += ["--dev"] if config.dev else []
+        arguments += ["--config", str(config_file)] if config_file else []
+        try:
+            supervisor = Workers(config, arguments, {})
+        except ConfigError as error:
+            fail(error)
+            raise
+        _run(run_until_signal(supervisor, lambda: None))
+        return
+    app = App(config, reuse_port=shared_port)
+    _run(run_until_signal(app, lambda: announce(app)))
+
+
+def announce(app: App) -> None:
+    """Say where the service is, on standard output: one line a program can read."""
+    internal = "{}:{}".format(*app.internal_address)
+    print(
+        "liveroom listening on http://{}:{}".format(*app.address), f"internal http://{internal}", flush=True
+    )
+
+
+@cli.command()
+def token(
+    tenant: Annotated[str, typer.Option(help="Tenant of the room.")],
+    room: Annotated[str, typer.Option(help="Room id, or * for every room of the tenant.")],
+    viewer: Annotated[str, typer.Option(help="Viewer id.")],
+    role: Annotated[str, typer.Option(help="viewer, agent, moderator, streamer or owner.")] = "viewer",
+    name: Annotated[str | None, typer.Option(help="Name to show.")] = None,
+    ttl_s: Annotated[int, typer.Option(help="Seconds until it expires.")] = 3600,
+    data_dir: DataDir = None,
+    config_file: ConfigFile = None,
+    dev: Dev = None,
+) -> None:
+    """Print a token."""
+    # Without a configuration file the only keys there can be are those of --dev.
+    config = read_config(config_file, data_dir=data_dir, dev=dev or config_file is None or None)
+    body: dict[str, Any] = {"room": room, "viewer": viewer, "role": role, "ttl_s": ttl_s, "name": name}
+    try:
+        signed, _ = sign_token(Tokens(list(config.signing_keys)), tenant, body)
+    except BadCommand as error:
+        raise typer.BadParameter(error.message) from None
+    except LiveroomError as error:
+        fail(ConfigError(str(error)))
+        raise
+    print(signed)
+
+
+@cli.command()
+def demo(
+    listen: Listen = None,
+    internal_listen: InternalListen = None,
+    data_dir: DataDir = None,
+    viewers: Annotated[int, typer.Option(help="Simulated viewers.")] = 40,
+    log_level: LogLevel = None,
+) -> None:
+    """Run a live room with a lively simulated crowd, and print the addresses of its pages."""
+    from engine.demo import Demo  # The load test's crowd is not needed to serve.
+
+    config = read_config(
+        None,
+        listen=listen,
+        internal_listen=internal_listen,
+        data_dir=data_dir,
+        dev=True,
+        log_level=log_level or "warning",
+        # Closing the console's page must not end the show.
+        streamer_grace_ms=0,
+        drain_spread_ms=0,
+    )
+    set_up_logs(config.log_level)
+    show = Demo(config, viewers=viewers)
+    _run(run_until_signal(show, show.announce))
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()

@@ -1,0 +1,358 @@
+"""
+One viewer's connection to a room: from the first command to the last.
+
+Decides, per connection, what is answered now, what waits for the join, and how the connection ends. Commands are run by
+`dispatch.py`; bytes are the transport's. A command's path is plain function calls until the store, and its reply a
+callback: no task, queue or timer belongs to a connection.
+
+Bounds: 32 commands wait behind a join in flight; more are refused with `overloaded`.
+
+Source: docs/protocol.md, "Connection", "Joining, leaving, coming back".
+"""
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+import structlog
+
+from engine.errors import (
+    CommandRejected,
+    LiveroomError,
+    RoomNotFound,
+    StoreUnavailable,
+    TokenExpired,
+    rejected,
+)
+from engine.fanout.hub import Room
+from engine.gateway.transport import Transport
+from engine.rooms.limits import Bucket
+from engine.store.keys import RoomKey
+from engine.store.store import to_rejection
+from engine.tokens import Claims
+from protocol.codec import CODECS, transcode
+from protocol.codes import CloseCode, ErrorCode, Role
+from protocol.commands import JoinRoom
+from protocol.connection import ConnectionState, ServerConnection
+from protocol.frames import Request
+from protocol.ids import is_id
+from protocol.limits import COMMANDS_PER_FRAME_MAX, CONSOLE_FRAME_BYTES_MAX, PING_PERIOD_MS
+from protocol.replies import error_body
+
+if TYPE_CHECKING:
+    from engine.gateway.server import Gateway
+
+log = structlog.stdlib.get_logger(__name__)
+
+_UNKNOWN_ENTRY: Final = "unknown"
+
+
+def encode_error(command_id: int, error: LiveroomError) -> bytes:
+    """Return the reply of a refused command, as JSON."""
+    if isinstance(error, CommandRejected):
+        body = error_body(error.code, error.message, **error.extra)
+    elif isinstance(error, StoreUnavailable):
+        code = ErrorCode.UNAVAILABLE if error.definite else ErrorCode.OUTCOME_UNKNOWN
+        body = error_body(code, str(error), retry_ms=1000)
+    else:
+        raise AssertionError(f"no reply for {error!r}")
+    return orjson.dumps({"re": command_id, "err": body})
+
+
+def encode_refusal(command_id: int, code: ErrorCode, message: str) -> bytes:
+    """Return the reply to something that is no command, as JSON."""
+    return orjson.dumps({"re": command_id, "err": error_body(code, message)})
+
+
+class Session:
+    """One connection. The transport calls `on_…`, the hub calls the rest."""
+
+    __slots__ = (
+        "_behind_join",
+        "_buckets",
+        "_gateway",
+        "_machine",
+        "_out",
+        "_room",
+        "_transport",
+        "claims",
+        "codec_name",
+        "connection",
+        "last_like_batch",
+        "opened_at",
+        "room",
+        "sender",
+        "viewer",
+    )
+
+    def __init__(self, gateway: "Gateway", transport: Transport, connection: int) -> None:
+        self._gateway = gateway
+        self._transport = transport
+        self._machine = ServerConnection(CODECS[transport.codec_name])
+        self._room: Room | None = None
+        self._behind_join: list[Request] = []
+        self._out: list[bytes] | None = None
+        self._buckets = Bucket(gateway.limits.commands_per_s, gateway.limits.commands_burst)
+        self.codec_name: str = transport.codec_name
+        self.connection = connection
+        self.viewer = ""
+        self.claims: Claims | None = None
+        self.sender = b""
+        self.room: Room | None = None
+        self.last_like_batch = -1
+        self.opened_at = gateway.loop.time()
+
+    # --- sending ----------------------------------------------------------------------------------------
+
+    def write(self, frame: bytes) -> None:
+        """Send a ready-made frame."""
+        self._transport.write(frame)
+
+    def send(self, payload: bytes) -> None:
+        """Send an array of messages given as JSON, in this connection's codec."""
+        self._transport.send(payload if self.codec_name == "json" else transcode(payload))
+
+    def unsent_bytes(self) -> int:
+        """Return how much the peer has not taken yet."""
+        return self._transport.unsent_bytes()
+
+    def reply(self, message: bytes) -> None:
+        """Send one reply; replies to commands of one frame that are known at once leave in one frame."""
+        if self._out is not None:
+            self._out.append(message)
+        else:
+            self.send(b"[" + message + b"]")
+
+    def ok(self, command_id: int, body: bytes) -> None:
+        """Answer a command that was done; `body` is JSON."""
+        self.reply(b'{"re":%d,"ok":%s}' % (command_id, body))
+
+    def refuse(self, command_id: int, error: LiveroomError) -> None:
+        """Answer a command that was refused, or whose outcome is unknown."""
+        if isinstance(error, CommandRejected):
+            self._gateway.metrics.refused(error.code)
+        self.reply(encode_error(command_id, error))
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Close the connection. What was sent before still goes out."""
+        self._flush_replies()
+        self._machine.closed()
+        self._transport.close(code, reason)
+
+    def _flush_replies(self) -> None:
+        out, self._out = self._out, None
+        if out:
+            self.send(b"[" + b",".join(out) + b"]")
+
+    # --- from the transport -----------------------------------------------------------------------------
+
+    def on_message(self, data: bytes, is_text: bool) -> None:
+        """Take one frame of the client."""
+        received = self._machine.receive(data, is_text)
+        self._out = []
+        try:
+            for refusal in received.refusals:
+                self._gateway.metrics.refused(refusal.code)
+                self.reply(encode_refusal(refusal.id, refusal.code, refusal.message))
+            if received.close is not None:
+                self.close(received.close, "protocol violation")
+                return
+            for request in received.requests:
+                self._run(request)
+        finally:
+            self._flush_replies()
+
+    def on_writable(self, writable: bool) -> None:
+        """The peer fell behind, or caught up."""
+        if self.room is not None:
+            self.room.writable(self, writable)
+
+    def on_closed(self, code: int, reason: str) -> None:
+        """The connection is over."""
+        self._machine.closed()
+        self._gateway.session_closed(self, code)
+
+    # --- commands ---------------------------------------------------------------------------------------
+
+    def _run(self, request: Request) -> None:
+        if self._machine.state is ConnectionState.CLOSED:
+            return
+        wait_s = self._buckets.take(self._gateway.loop.time())
+        if wait_s:
+            error = rejected(
+                ErrorCode.RATE_LIMITED, "too many commands", {"retry_ms": int(wait_s * 1000) + 1}
+            )
+            self.refuse(request.id, error)
+        elif type(request.command) is JoinRoom:
+            self._join(request.id, request.command)
+        elif self._machine.state is ConnectionState.JOINING:
+            if len(self._behind_join) >= COMMANDS_PER_FRAME_MAX:
+                self.refuse(request.id, rejected(ErrorCode.OVERLOADED, "too many commands wait for the join"))
+            else:
+                self._behind_join.append(request)
+        else:
+            self._gateway.dispatcher.run(self, request)
+
+    # --- joining ----------------------------------------------------------------------------------------
+
+    def _join(self, command_id: int, command: JoinRoom) -> None:
+        try:
+            claims = self._gateway.tokens.verify(command.token, command.room)
+        except TokenExpired as error:
+            self._refuse_join(command_id, error, CloseCode.TOKEN_EXPIRED)
+            return
+        except CommandRejected as error:
+            self._refuse_join(command_id, error, CloseCode.UNAUTHORIZED)
+            return
+        # The peer did its part in time; how long the store takes is not its fault.
+        self._transport.joined = True
+        self.claims = claims
+        self.viewer = claims.viewer
+        self.sender = claims.sender()
+        key = RoomKey(claims.tenant, claims.room)
+        self._gateway.hub.enter(key, lambda room: self._enter(command_id, command, room))
+
+    def _enter(self, command_id: int, command: JoinRoom, room: Room | LiveroomError) -> None:
+        if self._machine.state is not ConnectionState.JOINING:
+            return
+        if isinstance(room, LiveroomError):
+            self._refuse_join(command_id, room, _close_code_of(room))
+            return
+        claims = self.claims
+        assert claims is not None
+        self._room = room
+        room.expect(self)
+        self._gateway.hub.register(self)
+        entry = command.entry if is_id(command.entry) else _UNKNOWN_ENTRY
+        assert entry is not None
+
+        def done(header: Any, own: Any, error: Exception | None) -> None:
+            self._decided(command_id, command, room, header, own, error)
+
+        self._gateway.store.join(
+            room.names,
+            self._gateway.hub.worker,
+            claims.viewer,
+            self.connection,
+            int(claims.role),
+            entry,
+            self.sender,
+            done,
+        )
+
+    def _decided(
+        self, command_id: int, command: JoinRoom, room: Room, header: Any, own: Any, error: Exception | None
+    ) -> None:
+        if self._machine.state is not ConnectionState.JOINING:
+            # The connection went away meanwhile; its place in the room must go too.
+            self._gateway.leave(self, room)
+            return
+        if error is not None:
+            assert isinstance(error, LiveroomError), error
+            self._refuse_join(command_id, error, CloseCode.STATE_LOST)
+        elif own[0] == b"banned":
+            self._refuse_join(
+                command_id, rejected(ErrorCode.FORBIDDEN, "banned from this room"), CloseCode.BANNED
+            )
+        elif own[0] != b"ok":
+            refusal = to_rejection(own)
+            self._refuse_join(command_id, refusal, _close_code_of(refusal))
+        else:
+            self._gateway.clock.observe(int(header[0]))
+            room.observe(int(header[3]), int(header[4]), int(header[5]))
+            muted_until = int(own[1]) if own[1] else None
+            seq = header[2] if header[1].decode() == room.epoch else b"0"
+            room.when_caught_up(int(seq), lambda: self._settle(command_id, command, room, muted_until))
+
+    def _settle(self, command_id: int, command: JoinRoom, room: Room, muted_until: int | None) -> None:
+        if self._machine.state is not ConnectionState.JOINING:
+            self._gateway.leave(self, room)
+            return
+        if command.resume is None:
+            self._welcome(command_id, room, muted_until, None)
+            return
+        room.missed(
+            command.resume.epoch,
+            command.resume.seq,
+            lambda missed: self._welcome(command_id, room, muted_until, missed),
+        )
+
+    def _welcome(
+        self, command_id: int, room: Room, muted_until: int | None, missed: list[bytes] | None
+    ) -> None:
+        """Send the join reply and, in the same turn of the loop, become a member: nothing falls between the two."""
+        if self._machine.state is not ConnectionState.JOINING:
+            self._gateway.leave(self, room)
+            return
+        claims = self.claims
+        assert claims is not None
+        you: dict[str, Any] = {
+            "viewer": claims.viewer,
+            "name": claims.name,
+            "role": claims.role.wire,
+            "muted_until": muted_until,
+            "orders": [],
+            "grabs": {},
+            "rank": None,
+            "invited": 0,
+            "share": None,
+        }
+        body = (
+            b'{"now":%d,"epoch":"%s","seq":%d,"resumed":%s,"you":%s,'
+            b'"gauges":%s,"room":%s,"missed":[%s],"ping_ms":%d}'
+        )
+        resumed = missed is not None
+        self._machine.joined()
+        if claims.role >= Role.MODERATOR:
+            self._transport.message_size_max = CONSOLE_FRAME_BYTES_MAX
+        self.room = room
+        self.ok(
+            command_id,
+            body
+            % (
+                self._gateway.clock.now_ms(),
+                room.epoch.encode(),
+                room.flushed_seq,
+                b"true" if resumed else b"false",
+                orjson.dumps(you),
+                orjson.dumps(room.gauges()),
+                b"null" if resumed else room.snapshot(),
+                b",".join(missed or ()),
+                PING_PERIOD_MS,
+            ),
+        )
+        room.attach(self)
+        self._gateway.session_joined(self)
+        waiting, self._behind_join = self._behind_join, []
+        for request in waiting:
+            self._gateway.dispatcher.run(self, request)
+
+    def _refuse_join(self, command_id: int, error: LiveroomError, code: CloseCode) -> None:
+        self.refuse(command_id, error)
+        self.close(code, "join refused")
+
+    @property
+    def entered(self) -> Room | None:
+        """The room this connection is in, or on its way into."""
+        return self._room
+
+    def sweep(self, now_s: float) -> None:
+        """Close when the token has expired. `now_s` is the wall clock, as in tokens."""
+        if self.claims is not None and now_s >= self.claims.expires_at_s and self.room is not None:
+            self.close(CloseCode.TOKEN_EXPIRED, "token expired")
+
+
+def _close_code_of(error: LiveroomError) -> CloseCode:
+    if isinstance(error, RoomNotFound):
+        return CloseCode.ROOM_NOT_FOUND
+    if isinstance(error, CommandRejected):
+        if error.code is ErrorCode.ROOM_NOT_FOUND:
+            return CloseCode.ROOM_NOT_FOUND
+        if error.code is ErrorCode.ROOM_NOT_LIVE:
+            return CloseCode.ROOM_CLOSED
+    return CloseCode.STATE_LOST
+
+
+def wall_clock_s() -> float:
+    """Return the wall clock in seconds since 1970-01-01 UTC, for token expiry only."""
+    return time.time()

@@ -1,0 +1,109 @@
+"""
+Metrics and logs: names, units, set-up.
+
+Decides what is counted and how lines look. Anything per message is a metric, not a line. Secrets do not reach a log:
+tokens, keys and texts are never passed to one, and addresses of stores are stripped of their password.
+
+Source: https://prometheus.io/docs/practices/naming/.
+"""
+
+import logging
+import sys
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+_DELAY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Metrics:
+    """The metrics of one worker. Every method is cheap enough for the hot path."""
+
+    def __init__(self, worker: str) -> None:
+        self.registry = CollectorRegistry()
+        self.worker = worker
+        make: dict[str, Any] = {"registry": self.registry}
+        self.connections = Gauge("liveroom_connections", "Open connections.", **make)
+        self.rooms = Gauge("liveroom_rooms", "Rooms held by this worker.", **make)
+        self.joins = Counter("liveroom_joins_total", "Joins accepted.", **make)
+        self.closes = Counter("liveroom_closes_total", "Connections closed, by close code.", ["code"], **make)
+        self.commands = Counter("liveroom_commands_total", "Commands of joined connections.", ["cmd"], **make)
+        self.refusals = Counter("liveroom_refusals_total", "Commands refused, by code.", ["code"], **make)
+        self.events = Counter("liveroom_events_total", "Events sent to rooms, once per flush.", **make)
+        self.deliveries = Counter(
+            "liveroom_deliveries_total", "Events times viewers they were sent to.", **make
+        )
+        self.thinned_events = Counter(
+            "liveroom_thinned_total", "Chat events left out by the display cap.", **make
+        )
+        self.recoveries = Counter("liveroom_recoveries_total", "Gaps closed, by source.", ["source"], **make)
+        self.flush_cost = Histogram(
+            "liveroom_flush_cost_seconds", "From the first write of a flush to the end of its last.",
+            buckets=_DELAY_BUCKETS, **make,
+        )  # fmt: skip
+        self.store_calls = Gauge("liveroom_store_calls", "Calls the store answered so far.", **make)
+        self.store_flights = Gauge("liveroom_store_flights", "Pipelines sent to the store so far.", **make)
+        self.store_waiting = Gauge("liveroom_store_waiting", "Calls that wait for the store.", **make)
+        self.store_up = Gauge("liveroom_store_up", "1 while the store answers.", **make)
+        self._by_command: dict[str, Any] = {}
+
+    def command(self, name: str) -> None:
+        """Count a command."""
+        counter = self._by_command.get(name)
+        if counter is None:
+            counter = self._by_command[name] = self.commands.labels(name)
+        counter.inc()
+
+    def refused(self, code: str) -> None:
+        """Count a refusal."""
+        self.refusals.labels(str(code)).inc()
+
+    def flushed(self, events: int, viewers: int, cost_s: float) -> None:
+        """Count a flush of `events` to `viewers`."""
+        self.events.inc(events)
+        self.deliveries.inc(events * viewers)
+        self.flush_cost.observe(cost_s)
+
+    def thinned(self, events: int) -> None:
+        """Count chat events that were left out."""
+        self.thinned_events.inc(events)
+
+    def recovered(self, how: str) -> None:
+        """Count a closed gap."""
+        self.recoveries.labels(how).inc()
+
+    def render(self) -> tuple[bytes, str]:
+        """Return the metrics as text, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+def without_password(url: str) -> str:
+    """Return a store URL that may be shown."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
+
+
+def set_up_logs(level: str) -> None:
+    """Send lines of `level` and above to standard error: readable on a terminal, JSON elsewhere."""
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=True)
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,142 @@
+"""
+Timers: what must happen later even if nobody is connected.
+
+Decides when a worker looks for due work and what each kind of member does. A member is taken with a lease and dropped
+once done, so a worker that dies with it only delays it; every transition is harmless the second time. Correctness
+never waits for a timer: what depends on time compares with the store's clock when it is asked.
+
+Bounds: 50 members per look and partition.
+
+Source: docs/architecture.md, "Timers".
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from engine.errors import StoreUnavailable
+from engine.store.keys import DUE_PARTITIONS, RoomKey
+from engine.store.store import Store
+
+log = structlog.stdlib.get_logger(__name__)
+
+_TAKEN_MAX = 50
+_LOOK_S_MAX = 1.0
+_LOOK_S_MIN = 0.05
+_HOST = "host"
+_SETTLE = "settle"
+#: First look at a streamer's presence after they join.
+_HOST_CHECK_MS = 15_000
+#: A close is settled at once; this is when another worker would do it instead.
+_SETTLE_BACKUP_MS = 3_000
+
+
+def _member(kind: str, room: RoomKey) -> str:
+    return f"{kind}|{room.tenant}|{room.room}"
+
+
+class Timers:
+    """Looks for due work in every partition."""
+
+    def __init__(self, store: Store, *, streamer_grace_ms: int, paused_close_ms: int) -> None:
+        self._store = store
+        self._grace_ms = streamer_grace_ms
+        self._patience_ms = paused_close_ms
+        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._run(), name="timers")
+
+    async def stop(self) -> None:
+        """Stop looking. What was taken comes due again when its lease ends."""
+        tasks = [task for task in (self._task, *self._tasks) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def watch_host(self, room: RoomKey) -> None:
+        """A streamer is in the room: notice when they are gone."""
+        if self._grace_ms:
+            self._note(_member(_HOST, room), _HOST_CHECK_MS)
+
+    def expect_close(self, room: RoomKey) -> None:
+        """
+        A room is about to be closed: have any worker settle it should this one die in between.
+
+        The note leaves for the store before whatever its caller asks next; if the room is not closing when it comes
+        due, nothing happens.
+        """
+        self._note(_member(_SETTLE, room), _SETTLE_BACKUP_MS)
+
+    def settle(self, room: RoomKey) -> None:
+        """A room is closing: settle it now."""
+        self._spawn(self._settle_now(room))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("timers.task_failed", exc_info=error)
+
+    def _note(self, member: str, in_ms: int) -> None:
+        noted = self._store.due_add(member, in_ms)
+
+        async def see_to_it() -> None:
+            waiting = noted
+            while True:
+                try:
+                    await waiting
+                    return
+                except StoreUnavailable:
+                    await asyncio.sleep(_LOOK_S_MAX)
+                    waiting = self._store.due_add(member, in_ms)
+
+        self._spawn(see_to_it())
+
+    async def _settle_now(self, room: RoomKey) -> None:
+        try:
+            await self._store.settle(room)
+        except StoreUnavailable:
+            pass  # The member noted before the close is due soon.
+
+    async def _run(self) -> None:
+        while True:
+            pause_s = _LOOK_S_MAX
+            try:
+                for partition in range(DUE_PARTITIONS):
+                    next_ms, taken = await self._store.due_claim(partition, _TAKEN_MAX)
+                    if next_ms >= 0:
+                        pause_s = min(pause_s, next_ms / 1000)
+                    for member, lease in taken:
+                        again_in_ms = await self._do(member)
+                        await self._store.due_done(member, lease, again_in_ms)
+            except StoreUnavailable:
+                pass  # Leases end; the work comes due again.
+            await asyncio.sleep(max(pause_s, _LOOK_S_MIN))
+
+    async def _do(self, member: str) -> int | None:
+        """Do what a member stands for. Returns milliseconds until it is due again, or None when it is done."""
+        kind, tenant, room = member.split("|")
+        key = RoomKey(tenant, room)
+        if kind == _HOST:
+            happened, again_in_ms = await self._store.check_host(
+                key, grace_ms=self._grace_ms, patience_ms=self._patience_ms
+            )
+            if happened != "watch":
+                log.info("room.host", room=str(key), happened=happened)
+            if happened == "closing":
+                self.settle(key)
+            return again_in_ms if happened in ("watch", "paused") else None
+        if kind == _SETTLE:
+            happened = await self._store.settle(key)
+            return _SETTLE_BACKUP_MS if happened == "open" else None
+        log.error("timers.unknown_member", kind=kind)
+        return None
