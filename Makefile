@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 .PHONY: run test check format bench docs constraints soak clean
 
@@ -26,7 +27,8 @@ docs: $(STAMP)           ## regenerate the schemas under docs/ from the code
 	$(BIN)/python -m engine.http.openapi docs
 
 bench: $(STAMP)          ## the benchmarks; see benchmarks/README.md
-	$(BIN)/python -m benchmarks
+	@$(if $(BENCHES),,echo "no benchmarks yet; see benchmarks/README.md")
+	@set -e; for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench; done
 
 soak: $(STAMP)           ## minutes-long tests that `make test` leaves out
 	$(BIN)/python -m pytest -m soak -o addopts= -o timeout=1800 $(PYTEST_ARGS)

@@ -6,7 +6,10 @@ Decides who knows whom and the order of life. Each part gets what it needs as va
 
 import asyncio
 import gc
+import os
 import secrets
+import signal
+import sys
 from pathlib import Path
 
 import structlog
@@ -16,9 +19,10 @@ from engine.clock import StoreClock
 from engine.config import Config, split_address
 from engine.errors import ConfigError, StoreUnavailable
 from engine.fanout.hub import Hub
-from engine.gateway.dispatch import Console
+from engine.gateway.console import Console
 from engine.gateway.listener import Listener
-from engine.gateway.server import Gateway, Limits
+from engine.gateway.parts import Limits
+from engine.gateway.server import Gateway
 from engine.gateway.transport import Timeouts, build_frame
 from engine.http.api import BODY_BYTES_MAX, MerchantApi
 from engine.http.internal import Internal
@@ -63,7 +67,7 @@ class App:
             ConfigError: If the operator has to act.
         """
         config = self.config
-        words = WordFilter(_read_words(config.words_file))
+        self.words = words = WordFilter(_read_words(config.words_file))
         url = config.store
         if not url:
             self._embedded = EmbeddedStore(config.data_dir, appendfsync=config.appendfsync)
@@ -75,6 +79,7 @@ class App:
         self.tokens = Tokens(list(config.signing_keys))
         self.hub = Hub(
             self.store,
+            clock=self.clock,
             worker=self.worker,
             build_frame=build_frame,
             metrics=self.metrics,
@@ -102,14 +107,23 @@ class App:
                 likes_burst=config.likes_burst,
                 commands_per_s=config.commands_per_s,
                 commands_burst=config.commands_burst,
+                share_ttl_s=config.share_ttl_ms // 1000,
             ),
         )
         await self._start_http()
         self._probe = asyncio.create_task(self._probe_store(), name="store-probe")
+        if self._reuse_port:
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._supervisor_gone)
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         log.info("ready", listen=self.address, internal=self.internal_address, worker=self.worker)
+
+    def _supervisor_gone(self) -> None:
+        """Our end of the supervisor's pipe says that it is gone: stop as if told to, since nobody else would tell."""
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        log.warning("supervisor.gone", worker=self.worker)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     async def _start_store(self, url: str) -> None:
         deadline = asyncio.get_running_loop().time() + _STORE_START_S
@@ -130,13 +144,15 @@ class App:
             tokens=self.tokens,
             merchant_keys_sha256=config.merchant_keys_sha256,
             facts_kept_ms=config.facts_kept_ms,
+            share_dwell_ms=config.share_dwell_ms,
+            words=self.words,
         )
         public = web.Application(client_max_size=BODY_BYTES_MAX)
         public.add_routes(api.routes())
-        public.add_routes(Pages(tokens=self.tokens, dev=config.dev).routes())
+        public.add_routes(Pages(store=self.store, tokens=self.tokens, dev=config.dev).routes())
         public.on_response_prepare.append(add_headers)
         # Requests are not logged: paths carry viewers' ids.
-        self._runner = web.AppRunner(public, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(public, access_log=None, handle_signals=False, keepalive_timeout=75)
         await self._runner.setup()
         self.listener = Listener(
             open_session=self.gateway.open_session,
@@ -200,6 +216,9 @@ class App:
                 await self.store.ping()
                 self._store_answers = True
             except StoreUnavailable:
+                self._store_answers = False
+            except Exception:
+                log.exception("store.probe_failed")
                 self._store_answers = False
             await asyncio.sleep(_PROBE_S)
 

@@ -2,7 +2,7 @@
 The command line: arguments, signals, exit codes.
 
 Decides what `liveroom serve`, `token` and `demo` read and print. The only place that ends the process. Exit codes: 0
-stopped as asked, 1 wrong usage, 78 (EX_CONFIG) the operator has to act.
+stopped as asked, 2 wrong usage, 78 (EX_CONFIG) the operator has to act.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import typer
 import uvloop
 
 from engine.app import App
-from engine.config import Config, load
+from engine.config import Config, environment, load
 from engine.errors import ConfigError, LiveroomError
 from engine.http.api import sign_token
 from engine.telemetry import set_up_logs
@@ -131,7 +131,7 @@ def serve(
         arguments += ["--dev"] if config.dev else []
         arguments += ["--config", str(config_file)] if config_file else []
         try:
-            supervisor = Workers(config, arguments, {})
+            supervisor = Workers(config, arguments, environment())
         except ConfigError as error:
             fail(error)
             raise

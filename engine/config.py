@@ -11,6 +11,7 @@ Source: README.md, "Settings".
 import base64
 import binascii
 import hashlib
+import math
 import os
 import secrets
 import tomllib
@@ -34,6 +35,7 @@ from protocol.limits import FACTS_KEPT_MS_MIN, IDLE_TIMEOUT_MS, PING_PERIOD_MS
 SECRET_BYTES_MIN: Final = 32
 DEV_TENANTS: Final = {"demo": "dev-key-demo", "other": "dev-key-other"}
 _DEV_KEY_FILE: Final = "dev-key.json"
+_DEV_KID: Final = "dev"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _LOG_LEVELS: Final = ("debug", "info", "warning")
 _STORE_SCHEMES: Final = ("redis", "rediss", "unix")
@@ -83,6 +85,10 @@ class Config:
     commands_burst: int = 100
     #: Chat events shown in a room per second; 0 shows all.
     chat_per_s_max: float = 40.0
+    #: Life of a share token (milliseconds).
+    share_ttl_ms: int = 7 * 86_400_000
+    #: Time a viewer who came through a link must stay before they count (milliseconds); 0 counts at once.
+    share_dwell_ms: int = 0
     #: How long facts are kept for resumes and cursors (milliseconds).
     facts_kept_ms: int = 86_400_000
     #: A live room is paused when its streamer is gone this long (milliseconds); 0 never.
@@ -109,14 +115,20 @@ class Config:
         if self.facts_kept_ms < FACTS_KEPT_MS_MIN:
             raise ConfigError(f"facts_kept_ms must be at least {FACTS_KEPT_MS_MIN}")
         for name in ("comments_per_s", "likes_per_s", "commands_per_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be more than 0")
-        for name in ("comments_burst", "likes_burst", "commands_burst", "join_timeout_ms"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be a number above 0")
+        for name in ("comments_burst", "likes_burst", "commands_burst", "join_timeout_ms", "share_ttl_ms"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1")
-        for name in ("chat_per_s_max", "streamer_grace_ms", "paused_close_ms", "drain_spread_ms"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative")
+        for name in (
+            "chat_per_s_max",
+            "streamer_grace_ms",
+            "paused_close_ms",
+            "drain_spread_ms",
+            "share_dwell_ms",
+        ):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be a number from 0")
         if self.store and urlsplit(self.store).scheme not in _STORE_SCHEMES:
             raise ConfigError(f"store must be a URL with one of {', '.join(_STORE_SCHEMES)}")
 
@@ -133,6 +145,11 @@ def split_address(name: str, address: str) -> tuple[str, int]:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ConfigError(f"{name} must be host:port, not {address!r}")
     return host, int(port)
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment, for the workers it starts."""
+    return dict(os.environ)
 
 
 #: Settings that stand neither on the command line nor in the environment.
@@ -221,6 +238,8 @@ def _signing_keys(entries: Any, folder: Path) -> tuple[SigningKey, ...]:
     kids = [key.kid for key in keys]
     if len(set(kids)) != len(kids):
         raise ConfigError("two signing_keys have the same kid; one algorithm and one key per kid")
+    if _DEV_KID in kids:
+        raise ConfigError(f"signing key {_DEV_KID}: this kid belongs to the key that --dev makes")
     return tuple(keys)
 
 
@@ -252,13 +271,16 @@ def _key_bytes(entry: dict[str, Any], kid: str, folder: Path) -> bytes:
 
 def _decode_base64url(text: str, kid: str) -> bytes:
     try:
-        decoded: bytes = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return decoded
+        # Strictly: a decoder that skips what it does not know would make a shorter key of a mistyped one.
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise ConfigError(f"signing key {kid}: key is not base64url") from None
 
 
 def _hs256(kid: str, raw: bytes) -> SigningKey:
+    # RFC 8725 §2.1: a public key taken for a shared secret lets everybody sign.
+    if b"-----BEGIN" in raw:
+        raise ConfigError(f"signing key {kid}: a PEM file is no HS256 key; did you mean alg = EdDSA?")
     if len(raw) < SECRET_BYTES_MIN:
         raise ConfigError(f"signing key {kid}: an HS256 key needs at least {SECRET_BYTES_MIN} bytes")
     if len(set(raw)) < 8:
@@ -284,7 +306,7 @@ def _eddsa(kid: str, pem: bytes) -> SigningKey:
 def _tenants(table: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(table, dict):
         raise ConfigError("tenants must be a table")
-    tenants = {}
+    tenants: dict[str, tuple[str, ...]] = {}
     for tenant, entry in table.items():
         if not is_id(tenant):
             raise ConfigError(f"tenant {tenant!r} is not an id")
@@ -300,6 +322,8 @@ def _tenants(table: Any) -> dict[str, tuple[str, ...]]:
                 raise ConfigError(f"tenant {tenant}: merchant_keys_sha256 must be SHA-256 digests in hex")
             if digest.lower() in map(hash_merchant_key, DEV_TENANTS.values()):
                 raise ConfigError(f"tenant {tenant}: a development key is not a secret")
+            if any(digest.lower() in others for others in tenants.values()):
+                raise ConfigError(f"tenant {tenant}: another tenant has the same merchant key")
         tenants[tenant] = tuple(digest.lower() for digest in digests)
     return tenants
 
@@ -328,7 +352,7 @@ def _dev_key(data_dir: Path) -> SigningKey:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             key = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES_MIN)).rstrip(b"=").decode()
-            text = orjson.dumps({"kid": "dev", "alg": "HS256", "key": key})
+            text = orjson.dumps({"kid": _DEV_KID, "alg": "HS256", "key": key})
             # Written aside and linked, so that two starts at once agree on one key.
             aside = path.with_suffix(f".{os.getpid()}")
             aside.touch(mode=0o600)

@@ -13,7 +13,7 @@ from typing import Final
 from engine.app import App
 from engine.config import Config
 from engine.errors import LiveroomError
-from engine.gateway.dispatch import Actor
+from engine.gateway.console import Actor
 from engine.http.api import check_description
 from engine.http.pages import DEMO_TENANT
 from engine.rooms.fragments import inside
@@ -21,7 +21,15 @@ from engine.store.keys import RoomKey
 from engine.store.store import MERCHANT_ACTOR, MERCHANT_RANK, Answer
 from loadtest.crowd import play_demo_crowd
 from protocol.codes import Role, RoomState
-from protocol.commands import Command, ExplainItem, OpenRoom, PutItem, SetNotice
+from protocol.commands import (
+    Command,
+    ExplainItem,
+    OpenRoom,
+    PutItem,
+    ScheduleSeckill,
+    SendRedPacket,
+    SetNotice,
+)
 
 TITLE: Final = "小满茶事 · 秋茶上新专场"
 NOTICE: Final = "今晚 8 点整点秒杀,关注不迷路。全场顺丰包邮,七天无理由退换。"
@@ -34,7 +42,14 @@ ITEMS: Final = (
     ("noodle-hand", "手工空心挂面 400g × 3", 2_990),
     ("gift-spring", "茶点礼盒 八味装", 8_800),
 )
+#: Time for one item (seconds). A round is: explain, seckill, explain, red packet.
 EXPLAIN_S: Final = 20.0
+SECKILL_STOCK: Final = 12
+SECKILL_AHEAD_MS: Final = 12_000
+SECKILL_MS: Final = 55_000
+PACKET_CENTS: Final = 6_666
+PACKET_SHARES: Final = 20
+PACKET_AHEAD_MS: Final = 8_000
 _TOKEN_TTL_S: Final = 6 * 3600
 
 
@@ -128,16 +143,47 @@ class Demo:
         if isinstance(answer, LiveroomError):
             raise answer
 
+    async def _act(self, turn: int, item: str, price_cents: int) -> None:
+        """Explain an item; every other time, put it on sale or send a red packet."""
+        await self._command(ExplainItem(key=_key(), item=item))
+        now_ms = self._app.clock.now_ms()
+        if turn % 4 == 1:
+            await self._command(
+                ScheduleSeckill(
+                    key=_key(),
+                    sale=f"sale-{_key()[:8]}",
+                    item=item,
+                    price_cents=price_cents // 3,
+                    stock=SECKILL_STOCK,
+                    starts_at=now_ms + SECKILL_AHEAD_MS,
+                    ends_at=now_ms + SECKILL_AHEAD_MS + SECKILL_MS,
+                    hold_s=30,
+                )
+            )
+        elif turn % 4 == 3:
+            await self._command(
+                SendRedPacket(
+                    key=_key(),
+                    packet=f"packet-{_key()[:8]}",
+                    total_cents=PACKET_CENTS,
+                    shares=PACKET_SHARES,
+                    split="lucky",
+                    opens_at=now_ms + PACKET_AHEAD_MS,
+                    expires_s=45,
+                )
+            )
+
     async def _host(self) -> None:
-        """Explain one item after the other, for as long as there are any."""
+        """Go from item to item, for as long as there are any."""
         turn = 0
         while not self._stop.is_set():
             try:
                 read = await self._app.store.read_room(self._room)
                 items = read.view["items"] if read is not None else []
                 if items:
-                    await self._command(ExplainItem(key=_key(), item=items[turn % len(items)]["item"]))
+                    item = items[turn % len(items)]
                     turn += 1
+                    await self._act(turn, item["item"], item["price_cents"])
             except LiveroomError:
                 pass  # The console may have closed the room or removed the item.
             try:

@@ -110,5 +110,9 @@ class StoreUnavailable(LiveroomError):
         self.definite = definite
 
 
+class EngineFault(LiveroomError):
+    """A bug, logged with its stack where it was noticed. It ends the connection it hurt."""
+
+
 class ConfigError(LiveroomError):
     """The operator has to act: the engine refuses to start."""

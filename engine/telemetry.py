@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -88,8 +89,21 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
 
 
+class _PeersFaults(logging.Filter):
+    """Drops aiohttp's lines about requests that are not HTTP: they quote what was sent, keys and tokens included."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the line may be shown."""
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_PEERS_FAULTS = _PeersFaults()
+
+
 def set_up_logs(level: str) -> None:
     """Send lines of `level` and above to standard error: readable on a terminal, JSON elsewhere."""
+    # Adding the same filter twice is adding it once.
+    logging.getLogger("aiohttp.server").addFilter(_PEERS_FAULTS)
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=True)
         if sys.stderr.isatty()

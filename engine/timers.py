@@ -27,14 +27,18 @@ _LOOK_S_MAX = 1.0
 _LOOK_S_MIN = 0.05
 _HOST = "host"
 _SETTLE = "settle"
-#: First look at a streamer's presence after they join.
+_SALE = "sale"
+_PACKET = "packet"
+#: Longest time from a streamer's join to the first look at their presence; a shorter grace looks sooner.
 _HOST_CHECK_MS = 15_000
 #: A close is settled at once; this is when another worker would do it instead.
 _SETTLE_BACKUP_MS = 3_000
+#: First look at a campaign, which then says when the next one is due.
+_CAMPAIGN_LOOK_MS = 1_000
 
 
-def _member(kind: str, room: RoomKey) -> str:
-    return f"{kind}|{room.tenant}|{room.room}"
+def _member(kind: str, room: RoomKey, part: str = "") -> str:
+    return f"{kind}|{room.tenant}|{room.room}|{part}"
 
 
 class Timers:
@@ -61,7 +65,7 @@ class Timers:
     def watch_host(self, room: RoomKey) -> None:
         """A streamer is in the room: notice when they are gone."""
         if self._grace_ms:
-            self._note(_member(_HOST, room), _HOST_CHECK_MS)
+            self._note(_member(_HOST, room), min(_HOST_CHECK_MS, self._grace_ms))
 
     def expect_close(self, room: RoomKey) -> None:
         """
@@ -71,6 +75,14 @@ class Timers:
         due, nothing happens.
         """
         self._note(_member(_SETTLE, room), _SETTLE_BACKUP_MS)
+
+    def watch_sale(self, room: RoomKey, sale: str) -> None:
+        """A sale is about to be scheduled: announce its end and give overdue holds back."""
+        self._note(_member(_SALE, room, sale), _CAMPAIGN_LOOK_MS)
+
+    def watch_packet(self, room: RoomKey, packet: str) -> None:
+        """A red packet is about to be sent: settle it when it expires."""
+        self._note(_member(_PACKET, room, packet), _CAMPAIGN_LOOK_MS)
 
     def settle(self, room: RoomKey) -> None:
         """A room is closing: settle it now."""
@@ -118,13 +130,18 @@ class Timers:
                     for member, lease in taken:
                         again_in_ms = await self._do(member)
                         await self._store.due_done(member, lease, again_in_ms)
+                        if again_in_ms is not None:
+                            pause_s = min(pause_s, again_in_ms / 1000)
             except StoreUnavailable:
                 pass  # Leases end; the work comes due again.
+            except Exception:
+                # A bug in one kind of work must not stop the others.
+                log.exception("timers.look_failed")
             await asyncio.sleep(max(pause_s, _LOOK_S_MIN))
 
     async def _do(self, member: str) -> int | None:
         """Do what a member stands for. Returns milliseconds until it is due again, or None when it is done."""
-        kind, tenant, room = member.split("|")
+        kind, tenant, room, part = member.split("|")
         key = RoomKey(tenant, room)
         if kind == _HOST:
             happened, again_in_ms = await self._store.check_host(
@@ -132,11 +149,16 @@ class Timers:
             )
             if happened != "watch":
                 log.info("room.host", room=str(key), happened=happened)
-            if happened == "closing":
-                self.settle(key)
-            return again_in_ms if happened in ("watch", "paused") else None
+            if happened in ("watch", "paused"):
+                return again_in_ms
+            # Over. A worker that died right after the close left it to this one to settle.
+            kind = _SETTLE
         if kind == _SETTLE:
-            happened = await self._store.settle(key)
-            return _SETTLE_BACKUP_MS if happened == "open" else None
+            happened, again_in_ms = await self._store.settle(key)
+            return again_in_ms if happened == "open" else None
+        if kind == _SALE:
+            return await self._store.seckill_tick(key, part)
+        if kind == _PACKET:
+            return await self._store.packet_tick(key, part)
         log.error("timers.unknown_member", kind=kind)
         return None

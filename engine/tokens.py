@@ -16,14 +16,15 @@ import jwt
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from engine.errors import TokenExpired, Unauthorized
+from engine.errors import Forbidden, TokenExpired, Unauthorized
 from protocol import limits, text
-from protocol.codes import ROLE_BY_NAME, Role
+from protocol.codes import ROLE_BY_NAME, ErrorCode, Role
 from protocol.commands import check_url
 from protocol.errors import BadCommand
 from protocol.ids import is_id
 
 AUDIENCE: Final = "liveroom"
+SHARE_AUDIENCE: Final = "liveroom-share"
 ALGORITHMS: Final = ("HS256", "EdDSA")
 _REQUIRED: Final = ["exp", "iat", "sub", "aud"]
 #: Clocks of the merchant's servers may differ from ours by this much (seconds).
@@ -64,6 +65,20 @@ class Claims:
         return orjson.dumps(sender)
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a share token says."""
+
+    inviter: str
+    channel: str
+    #: "" when good, "forged", "expired", or "-" when there was none.
+    flaw: str
+
+
+NO_SHARE: Final = Share("", "", "-")
+FORGED: Final = Share("", "", "forged")
+
+
 class Tokens:
     """Signs with the first key, verifies with all."""
 
@@ -91,10 +106,10 @@ class Tokens:
             The token, and when it expires (milliseconds since 1970-01-01 UTC).
 
         Raises:
-            Unauthorized: If this engine has no key that signs.
+            Forbidden: If this engine has no key that signs.
         """
         if self._first is None:
-            raise Unauthorized("this engine has no key to sign with")
+            raise Forbidden("this engine has no key to sign with")
         issued_at_s = int(time.time())
         claims: dict[str, Any] = {
             "aud": AUDIENCE,
@@ -112,6 +127,48 @@ class Tokens:
             claims, self._first.signing, algorithm=self._first.algorithm, headers={"kid": self._first.kid}
         )
         return token, claims["exp"] * 1000
+
+    def sign_share(self, *, tenant: str, room: str, inviter: str, channel: str | None, ttl_s: int) -> str:
+        """Make a share token: it names room and inviter and opens nothing. Raises Unauthorized without a key."""
+        if self._first is None:
+            raise Unauthorized("this engine has no key to sign with")
+        assert self._first.signing is not None
+        claims: dict[str, Any] = {
+            "aud": SHARE_AUDIENCE,
+            "exp": int(time.time()) + ttl_s,
+            "sub": inviter,
+            "tenant": tenant,
+            "room": room,
+        }
+        if channel is not None:
+            claims["ch"] = channel
+        return jwt.encode(
+            claims, self._first.signing, algorithm=self._first.algorithm, headers={"kid": self._first.kid}
+        )
+
+    def read_share(self, token: str, *, tenant: str, room: str) -> Share:
+        """Read a share token for a room. One that is forged, or for elsewhere, is told apart, never refused."""
+        try:
+            kid = jwt.get_unverified_header(token).get("kid")
+            key = self._keys.get(kid) if isinstance(kid, str) else None
+            if key is None:
+                return FORGED
+            claims = jwt.decode(
+                token,
+                key.verifying,
+                algorithms=[key.algorithm],
+                audience=SHARE_AUDIENCE,
+                options={"require": ["exp", "sub", "aud"], "strict_aud": True, "verify_exp": False},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            return FORGED
+        inviter, channel = claims.get("sub"), claims.get("ch", "")
+        if claims.get("tenant") != tenant or claims.get("room") != room or not isinstance(inviter, str):
+            return FORGED
+        if not is_id(inviter):
+            return FORGED
+        expired = not isinstance(claims["exp"], int) or time.time() >= claims["exp"]
+        return Share(inviter, channel if is_id(channel) else "", "expired" if expired else "")
 
     def verify(self, token: str, room: str) -> Claims:
         """
@@ -138,7 +195,7 @@ class Tokens:
             raise TokenExpired from None
         except jwt.PyJWTError as error:
             raise Unauthorized(f"the token is not valid ({type(error).__name__})") from None
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
             raise Unauthorized("the token is not valid") from None
         return _read(claims, room)
 
@@ -188,7 +245,7 @@ def check_profile(
         except text.LoneSurrogate as error:
             raise BadCommand(f"`name`: {error}") from None
         if name is not None and len(name) > limits.NAME_CHARS_MAX:
-            raise BadCommand(f"`name` is longer than {limits.NAME_CHARS_MAX} code points")
+            raise BadCommand(f"`name` is longer than {limits.NAME_CHARS_MAX} code points", ErrorCode.TOO_LONG)
     if avatar is not None:
         if not isinstance(avatar, str):
             raise BadCommand("`avatar` must be a URL")

@@ -5,11 +5,11 @@ Decides how worker processes are started, watched and stopped: each is a `livero
 port (SO_REUSEPORT) and the store. One that dies is started again, its viewers resume on the others. The private store
 belongs to this process, so it outlives every worker and is stopped last.
 
-Processes are spawned, never forked: a fork would keep the store's lock after our crash.
+Processes are spawned, never forked: a fork would keep the store's lock after our crash. Each holds the other end of a
+pipe of ours and stops when that closes (`engine/app.py`), so that no worker outlives a supervisor that was killed.
 """
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class Workers:
         Args:
             config: Of the whole service.
             arguments: Of one worker, without the store, ports and number of workers.
-            environment: For the workers, on top of ours.
+            environment: Of the workers, whole.
         """
         if split_address("listen", config.listen)[1] == 0:
             raise ConfigError("several workers share a port, so listen must name one")
@@ -93,8 +93,13 @@ class Workers:
                 "-m",
                 "engine",
                 *self._arguments_of(worker),
-                env={**os.environ, **self._environment},
+                env=self._environment,
+                stdin=asyncio.subprocess.PIPE,
+                # A terminal's ^C reaches this process only, which drains the workers once.
+                start_new_session=True,
             )
+            if self._stopping:  # Told while it was being started, when there was nobody to pass it on to.
+                worker.process.send_signal(signal.SIGTERM)
             code = await worker.process.wait()
             if self._stopping:
                 return

@@ -17,6 +17,7 @@ from protocol.objects import (
     Gauges,
     Item,
     Order,
+    OrderStatusName,
     OwnRank,
     Packet,
     PositiveCount,
@@ -172,12 +173,18 @@ class ErrorBody(WireObject, kw_only=True):
     now: TimeMs | UnsetType = UNSET
     #: `sold_out`: false while unpaid holds may return.
     final: bool | UnsetType = UNSET
-    #: `limit_reached`: units the viewer may still take.
+    #: `limit_reached`: what may still be taken. `sold_out`: units left, fewer than asked.
     left: Count | UnsetType = UNSET
     #: `conflict` of a step in the room's life, `room_not_live`: the room's state.
     state: RoomStateName | UnsetType = UNSET
     #: `conflict` of a notice: its current version.
     version: Count | UnsetType = UNSET
+    #: `conflict` of an order: its status, or the amount it costs.
+    status: OrderStatusName | UnsetType = UNSET
+    amount_cents: Cents | UnsetType = UNSET
+    #: `muted`: the end of the mute, 0 for ever; and whether everybody below moderator is muted.
+    until: TimeMs | UnsetType = UNSET
+    all: bool | UnsetType = UNSET
 
 
 def error_body(code: ErrorCode, message: str = "", **extra: Any) -> dict[str, Any]:

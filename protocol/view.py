@@ -75,10 +75,20 @@ def _item_explaining(room: Map, event: Map) -> None:
     room["explaining"] = event["item"]
 
 
+def sale_order(sale: Map) -> tuple[int, str]:
+    """Return the sort key of sales: the earliest start first, ties by id."""
+    return sale["starts_at"], sale["sale"]
+
+
+def packet_order(packet: Map) -> tuple[int, str]:
+    """Return the sort key of red packets: the earliest opening first, ties by id."""
+    return packet["opens_at"], packet["packet"]
+
+
 def _sale_changed(room: Map, event: Map) -> None:
     sales = [sale for sale in room["sales"] if sale["sale"] != event["sale"]]
     sales.append(_object(event))
-    sales.sort(key=lambda sale: (sale["starts_at"], sale["sale"]))
+    sales.sort(key=sale_order)
     room["sales"] = sales
 
 
@@ -96,7 +106,7 @@ def _sale_state(room: Map, event: Map) -> None:
 def _packet_opened(room: Map, event: Map) -> None:
     packets = [packet for packet in room["packets"] if packet["packet"] != event["packet"]]
     packets.append(_object(event))
-    packets.sort(key=lambda packet: (packet["opens_at"], packet["packet"]))
+    packets.sort(key=packet_order)
     room["packets"] = packets
 
 

@@ -25,7 +25,8 @@ log = structlog.stdlib.get_logger(__name__)
 #: An idle connection is asked for a sign of life this often, and given as long to answer (seconds).
 PROBE_S: Final = 5.0
 _RECONNECT_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5)
-_SUBSCRIBE_S_MAX: Final = 5.0
+#: As long as a call to the store may take.
+_SUBSCRIBE_S_MAX: Final = 0.9
 
 
 class Bus:
@@ -68,7 +69,7 @@ class Bus:
         Receive what is published on `channel` from now on. Returns once the store has confirmed it.
 
         Raises:
-            TimeoutError: If the store does not confirm within 5 s. The subscription stays wanted.
+            TimeoutError: If the store does not confirm within 0.9 s. The subscription stays wanted.
         """
         confirmed = self._channels.get(channel)
         if confirmed is None:
@@ -119,7 +120,8 @@ class Bus:
     async def _subscribe_all(self, connection: AbstractConnection) -> None:
         loop = asyncio.get_running_loop()
         wanted = list(self._channels)
-        again = any(future.done() for future in self._channels.values())
+        # A channel whose confirmation never came on the last connection has missed as much as a confirmed one.
+        again = bool(self._unconfirmed) or any(future.done() for future in self._channels.values())
         for channel in wanted:
             if self._channels[channel].done():
                 self._channels[channel] = loop.create_future()

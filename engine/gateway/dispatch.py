@@ -1,229 +1,80 @@
 """
-Command → what is done about it.
+Command → what is done about it, for a connection that has joined.
 
 Decides who may ask, which pure rule applies, and which step of the store follows. One short function per command, the
-place where deciding, storing and sending meet. Consoles over WebSocket and merchants over HTTP come through the same
-functions.
+place where deciding, storing and sending meet. The commands that run a room are `console.py`'s.
 
-Does not read frames or send them. Source: docs/protocol.md, "Viewer commands", "Console commands".
+Does not read frames or send them. Source: docs/protocol.md, "Viewer commands".
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
 
 import orjson
 
-from engine.errors import (
-    BlockedText,
-    CommandRejected,
-    Forbidden,
-    LiveroomError,
-    RateLimited,
-    RoomNotFound,
-    rejected,
-)
-from engine.fanout.hub import Room
-from engine.rooms.fragments import comment_body, fingerprint, item_body, notice_body
-from engine.rooms.lifecycle import STEPS
-from engine.rooms.limits import Bucket
-from engine.rooms.words import WordFilter
-from engine.store.keys import RoomKey, RoomKeys
-from engine.store.store import Answer, Answered, Store
-from engine.timers import Timers
+from engine.errors import BlockedText, Forbidden, LiveroomError, RateLimited, RoomNotFound, rejected
+from engine.fanout.room import Room
+from engine.gateway.console import Actor
+from engine.gateway.parts import Parts
+from engine.rooms.campaigns import tag_words
+from engine.rooms.fragments import comment_body, fingerprint
+from engine.store.keys import RoomKey
+from engine.store.store import Answer, Answered, to_answer
+from engine.tokens import Claims
 from protocol import commands as c
 from protocol.codes import CloseCode, ErrorCode, Role
 from protocol.frames import Request
-from protocol.limits import SHELF_ITEMS_MAX
-
-if TYPE_CHECKING:
-    from engine.gateway.server import Gateway
-    from engine.gateway.session import Session
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who gives a console command."""
-
-    id: str
-    #: Above every role of a token for the merchant's back end.
-    rank: int
-
-
-class Console:
-    """The commands that run a room."""
-
-    def __init__(self, store: Store, words: WordFilter, timers: Timers) -> None:
-        self._store = store
-        self._words = words
-        self._timers = timers
-        self._handlers: dict[type[c.Command], Callable[[RoomKey, Any, Actor, Answered], None]] = {
-            c.OpenRoom: self._step,
-            c.PauseRoom: self._step,
-            c.ResumeRoom: self._step,
-            c.CloseRoom: self._step,
-            c.SetNotice: self._set_notice,
-            c.PutItem: self._put_item,
-            c.RemoveItem: self._remove_item,
-            c.ExplainItem: self._explain_item,
-            c.UnexplainItem: self._unexplain_item,
-            c.MuteViewer: self._mute,
-            c.UnmuteViewer: self._unmute,
-            c.KickViewer: self._remove_viewer,
-            c.BanViewer: self._remove_viewer,
-            c.UnbanViewer: self._unban,
-            c.MuteAll: self._mute_all,
-            c.DeleteComment: self._delete_comment,
-            c.PinComment: self._pin_comment,
-            c.UnpinComment: self._unpin_comment,
-        }
-
-    def run(self, room: RoomKey, command: c.Command, actor: Actor, answered: Answered) -> None:
-        """Carry out a console command; `answered` is called once."""
-        if actor.rank < command.role:
-            answered(Forbidden())
-            return
-        handler = self._handlers.get(type(command))
-        if handler is None:
-            answered(rejected(ErrorCode.UNKNOWN_COMMAND, f"{command.name()} is not available here"))
-            return
-        handler(room, command, actor, answered)
-
-    def _step(self, room: RoomKey, command: c.KeyedCommand, actor: Actor, answered: Answered) -> None:
-        step = STEPS[command.name()]
-        origins = "," + ",".join(step.origins) + ","
-
-        closes = type(command) is c.CloseRoom
-
-        def done(answer: Answer) -> None:
-            if closes and isinstance(answer, bytes):
-                self._timers.settle(room)
-            answered(answer)
-
-        if closes:
-            self._timers.expect_close(room)
-        own = (origins, step.target)
-        self._store.console("room_step", room, command, actor.id, actor.rank, (), own, done)
-
-    def _set_notice(self, room: RoomKey, command: c.SetNotice, actor: Actor, answered: Answered) -> None:
-        if self._words.blocks(command.text):
-            answered(BlockedText())
-            return
-        args = (
-            notice_body(command),
-            int(not command.text),
-            "" if command.version is None else command.version,
-        )
-        self._store.console("notice_set", room, command, actor.id, actor.rank, (), args, answered)
-
-    def _put_item(self, room: RoomKey, command: c.PutItem, actor: Actor, answered: Answered) -> None:
-        if self._words.blocks(command.title):
-            answered(BlockedText())
-            return
-        names = RoomKeys(room)
-        sort = "" if command.sort is None else command.sort
-        args = (command.item, item_body(command), sort, SHELF_ITEMS_MAX)
-        self._store.console(
-            "item_put", room, command, actor.id, actor.rank, (names.items, names.shelf), args, answered
-        )
-
-    def _remove_item(self, room: RoomKey, command: c.RemoveItem, actor: Actor, answered: Answered) -> None:
-        names = RoomKeys(room)
-        own = (names.items, names.shelf)
-        self._store.console(
-            "item_remove", room, command, actor.id, actor.rank, own, (command.item,), answered
-        )
-
-    def _explain_item(self, room: RoomKey, command: c.ExplainItem, actor: Actor, answered: Answered) -> None:
-        own = (RoomKeys(room).items,)
-        self._store.console(
-            "item_explain", room, command, actor.id, actor.rank, own, (command.item,), answered
-        )
-
-    def _unexplain_item(
-        self, room: RoomKey, command: c.UnexplainItem, actor: Actor, answered: Answered
-    ) -> None:
-        self._store.console(
-            "item_unexplain", room, command, actor.id, actor.rank, (), (command.item,), answered
-        )
-
-    def _mute(self, room: RoomKey, command: c.MuteViewer, actor: Actor, answered: Answered) -> None:
-        names = RoomKeys(room)
-        args = (command.viewer, command.seconds)
-        self._store.console(
-            "viewer_mute", room, command, actor.id, actor.rank, (names.mutes, names.staff), args, answered
-        )
-
-    def _unmute(self, room: RoomKey, command: c.UnmuteViewer, actor: Actor, answered: Answered) -> None:
-        names = RoomKeys(room)
-        own = (names.mutes, names.staff)
-        self._store.console(
-            "viewer_unmute", room, command, actor.id, actor.rank, own, (command.viewer,), answered
-        )
-
-    def _remove_viewer(
-        self, room: RoomKey, command: c.KickViewer | c.BanViewer, actor: Actor, answered: Answered
-    ) -> None:
-        names = RoomKeys(room)
-        how = "ban" if type(command) is c.BanViewer else "kick"
-        args = (command.viewer, how)
-        self._store.console(
-            "viewer_remove", room, command, actor.id, actor.rank, (names.bans, names.staff), args, answered
-        )
-
-    def _unban(self, room: RoomKey, command: c.UnbanViewer, actor: Actor, answered: Answered) -> None:
-        own = (RoomKeys(room).bans,)
-        self._store.console(
-            "viewer_unban", room, command, actor.id, actor.rank, own, (command.viewer,), answered
-        )
-
-    def _mute_all(self, room: RoomKey, command: c.MuteAll, actor: Actor, answered: Answered) -> None:
-        self._store.console(
-            "room_mute_all", room, command, actor.id, actor.rank, (), (int(command.on),), answered
-        )
-
-    def _delete_comment(
-        self, room: RoomKey, command: c.DeleteComment, actor: Actor, answered: Answered
-    ) -> None:
-        own = (RoomKeys(room).comments,)
-        args = (command.comment,)
-        self._store.console("comment_delete", room, command, actor.id, actor.rank, own, args, answered)
-
-    def _pin_comment(self, room: RoomKey, command: c.PinComment, actor: Actor, answered: Answered) -> None:
-        own = (RoomKeys(room).comments,)
-        self._store.console(
-            "comment_pin", room, command, actor.id, actor.rank, own, (command.comment,), answered
-        )
-
-    def _unpin_comment(
-        self, room: RoomKey, command: c.UnpinComment, actor: Actor, answered: Answered
-    ) -> None:
-        self._store.console(
-            "comment_unpin", room, command, actor.id, actor.rank, (), (command.comment,), answered
-        )
-
 
 _EMPTY: Final = b"{}"
+
+
+class Asker(Protocol):
+    """The connection a command came from, as far as it matters here."""
+
+    viewer: str
+    claims: Claims | None
+    #: The viewer as they appear in comments, as JSON.
+    sender: bytes
+    room: Room | None
+    last_like_batch: int
+
+    def ok(self, command_id: int, body: bytes) -> None:
+        """Answer a command that was done; `body` is JSON."""
+        ...
+
+    def refuse(self, command_id: int, error: LiveroomError) -> None:
+        """Answer a command that was refused, or whose outcome is unknown."""
+        ...
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Close the connection."""
+        ...
 
 
 class Dispatcher:
     """The commands of a joined connection."""
 
-    def __init__(self, gateway: "Gateway") -> None:
-        self._gateway = gateway
-        self._handlers: dict[type[c.Command], Callable[[Session, int, Any], None]] = {
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._handlers: dict[type[c.Command], Callable[[Asker, int, Any], None]] = {
             c.LeaveRoom: self._leave,
             c.Ping: self._ping,
             c.PostComment: self._comment,
             c.SendLikes: self._like,
             c.GetStats: self._stats,
             c.GetAudit: self._audit,
+            c.ClaimSeckill: self._claim,
+            c.GetOrder: self._get_order,
+            c.CancelOrder: self._cancel_order,
+            c.GrabRedPacket: self._grab,
+            c.MakeShareToken: self._share_token,
+            c.GetShareRank: self._share_rank,
         }
 
-    def run(self, session: "Session", request: Request) -> None:
+    def run(self, session: Asker, request: Request) -> None:
         """Carry out one command of a joined connection; it gets exactly one reply."""
         command = request.command
-        self._gateway.metrics.command(command.name())
+        self._parts.metrics.command(command.name())
         claims = session.claims
         assert claims is not None
         if claims.role < command.role:
@@ -236,10 +87,10 @@ class Dispatcher:
         room = session.room
         assert room is not None
         actor = Actor(claims.viewer, int(claims.role))
-        self._gateway.console.run(room.key, command, actor, self._answer(session, request.id))
+        self._parts.console.run(room.key, command, actor, self._answer(session, request.id))
 
     @staticmethod
-    def _answer(session: "Session", command_id: int) -> Answered:
+    def _answer(session: Asker, command_id: int) -> Answered:
         def answered(answer: Answer) -> None:
             if isinstance(answer, bytes):
                 session.ok(command_id, answer)
@@ -248,21 +99,21 @@ class Dispatcher:
 
         return answered
 
-    def _leave(self, session: "Session", command_id: int, command: c.LeaveRoom) -> None:
+    def _leave(self, session: Asker, command_id: int, command: c.LeaveRoom) -> None:
         session.ok(command_id, _EMPTY)
         session.close(CloseCode.NORMAL, "left")
 
-    def _ping(self, session: "Session", command_id: int, command: c.Ping) -> None:
-        session.ok(command_id, b'{"now":%d}' % self._gateway.clock.now_ms())
+    def _ping(self, session: Asker, command_id: int, command: c.Ping) -> None:
+        session.ok(command_id, b'{"now":%d}' % self._parts.clock.now_ms())
 
-    def _comment(self, session: "Session", command_id: int, command: c.PostComment) -> None:
+    def _comment(self, session: Asker, command_id: int, command: c.PostComment) -> None:
         room, claims = session.room, session.claims
         assert room is not None
         assert claims is not None
-        if self._gateway.words.blocks(command.text):
+        if self._parts.words.blocks(command.text):
             session.refuse(command_id, BlockedText())
             return
-        limits = self._gateway.limits
+        limits = self._parts.limits
         cost_ms = int(1000 / limits.comments_per_s)
 
         def answered(answer: Answer) -> None:
@@ -271,7 +122,7 @@ class Dispatcher:
             else:
                 session.refuse(command_id, answer)
 
-        self._gateway.store.post_comment(
+        self._parts.store.post_comment(
             room.names,
             claims.viewer,
             int(claims.role),
@@ -283,16 +134,16 @@ class Dispatcher:
             answered,
         )
 
-    def _like(self, session: "Session", command_id: int, command: c.SendLikes) -> None:
+    def _like(self, session: Asker, command_id: int, command: c.SendLikes) -> None:
         room, claims = session.room, session.claims
         assert room is not None
         assert claims is not None
-        gatherer = self._gateway.likes_of(room)
+        gatherer = self._parts.likes.of(room)
         if command.batch <= session.last_like_batch:
             session.ok(command_id, b'{"total":%d}' % gatherer.total)
             return
         if claims.role < Role.MODERATOR:
-            wait_s = gatherer.allow(claims.viewer, self._gateway.loop.time())
+            wait_s = gatherer.allow(claims.viewer, self._parts.loop.time())
             if wait_s:
                 session.refuse(command_id, RateLimited(retry_ms=int(wait_s * 1000) + 1))
                 return
@@ -306,94 +157,111 @@ class Dispatcher:
 
         gatherer.add(command.n, answered)
 
-    def _stats(self, session: "Session", command_id: int, command: c.GetStats) -> None:
+    def _claim(self, session: Asker, command_id: int, command: c.ClaimSeckill) -> None:
+        room, claims = session.room, session.claims
+        assert room is not None
+        assert claims is not None
+
+        def done(header: Any, own: Any, error: Exception | None) -> None:
+            if error is None:
+                room.memory.note_sold(command.sale, change=int(header[1]), taken=int(header[2]))
+            self._answer(session, command_id)(to_answer(own, error))
+
+        self._parts.store.claim(
+            room.names,
+            command.sale,
+            claims.viewer,
+            command.qty,
+            command.key,
+            fingerprint(command),
+            claims.level,
+            tag_words(claims.tags),
+            done,
+        )
+
+    def _grab(self, session: Asker, command_id: int, command: c.GrabRedPacket) -> None:
+        room, claims = session.room, session.claims
+        assert room is not None
+        assert claims is not None
+        self._parts.store.grab(
+            room.names,
+            command.packet,
+            claims.viewer,
+            command.key,
+            fingerprint(command),
+            claims.level,
+            tag_words(claims.tags),
+            orjson.dumps(claims.name),
+            session.sender,
+            self._answer(session, command_id),
+        )
+
+    def _get_order(self, session: Asker, command_id: int, command: c.GetOrder) -> None:
         assert session.room is not None
-        self._gateway.hub.spawn(self._send_stats(session, command_id, session.room.key))
+        self._later(
+            session, command_id, self._read_own_order(session.room.key, command.order, session.viewer)
+        )
 
-    async def _send_stats(self, session: "Session", command_id: int, room: RoomKey) -> None:
-        try:
-            stats = await self._gateway.store.stats(room)
-        except LiveroomError as error:
-            session.refuse(command_id, error)
-            return
-        if stats is None:
-            session.refuse(command_id, RoomNotFound())
+    async def _read_own_order(self, room: RoomKey, order: str, viewer: str) -> bytes:
+        json, _, owner = await self._parts.store.read_order(room, order)
+        if owner != viewer:
+            raise rejected(ErrorCode.NOT_FOUND)
+        return json
+
+    def _cancel_order(self, session: Asker, command_id: int, command: c.CancelOrder) -> None:
+        assert session.room is not None
+        cancelled = self._parts.store.cancel_order(
+            session.room.key, command.order, session.viewer, command.key, fingerprint(command)
+        )
+        self._later(session, command_id, cancelled)
+
+    def _share_token(self, session: Asker, command_id: int, command: c.MakeShareToken) -> None:
+        claims = session.claims
+        assert claims is not None
+        token = self._parts.share_token(claims, command.channel)
+        if token is None:
+            session.refuse(command_id, rejected(ErrorCode.UNAVAILABLE, "this engine has no key to sign with"))
         else:
-            session.ok(command_id, orjson.dumps(stats))
+            session.ok(command_id, orjson.dumps({"token": token}))
 
-    def _audit(self, session: "Session", command_id: int, command: c.GetAudit) -> None:
-        session.ok(command_id, orjson.dumps(EMPTY_AUDIT))
+    def _share_rank(self, session: Asker, command_id: int, command: c.GetShareRank) -> None:
+        assert session.room is not None
+        self._later(session, command_id, self._read_rank(session.room.key, session.viewer))
+
+    async def _read_rank(self, room: RoomKey, viewer: str) -> bytes:
+        return orjson.dumps(await self._parts.store.share_rank(room, viewer))
+
+    def _later(self, session: Asker, command_id: int, asked: Coroutine[Any, Any, bytes]) -> None:
+        """Answer a command that needs more than one step of the store: rare ones, so a task is cheap enough."""
+
+        async def answer() -> None:
+            try:
+                session.ok(command_id, await asked)
+            except LiveroomError as error:
+                session.refuse(command_id, error)
+
+        self._parts.hub.spawn(answer())
+
+    def _stats(self, session: Asker, command_id: int, command: c.GetStats) -> None:
+        assert session.room is not None
+        self._later(session, command_id, self._read_stats(session.room.key))
+
+    async def _read_stats(self, room: RoomKey) -> bytes:
+        stats = await self._parts.store.stats(room)
+        if stats is None:
+            raise RoomNotFound
+        return orjson.dumps(stats)
+
+    def _audit(self, session: Asker, command_id: int, command: c.GetAudit) -> None:
+        assert session.room is not None
+        self._later(session, command_id, self._read_audit(session.room.key))
+
+    async def _read_audit(self, room: RoomKey) -> bytes:
+        read = await self._parts.store.read_room(room)
+        if read is None:
+            raise RoomNotFound
+        return orjson.dumps(read.audit)
 
 
-#: A room without campaigns conserves everything.
-EMPTY_AUDIT: Final[dict[str, Any]] = {"holds": True, "sales": {}, "packets": {}}
-
-
-class LikeGatherer:
-    """
-    The likes of one room on this worker: gathered while a flush is under way, acknowledged once the store has them.
-
-    A flush whose outcome is unknown is repeated with the same number until the store answers, so it counts once; those
-    who wait for it are told that the outcome is unknown when their time is up.
-
-    Bounds: one rate bucket per viewer who liked; at 50,000 of them the full ones are dropped.
-    """
-
-    _BUCKETS_MAX: Final = 50_000
-
-    def __init__(self, room: Room, store: Store, worker: str, per_s: float, burst: int) -> None:
-        self._room = room
-        self._store = store
-        self._worker = worker
-        self._per_s, self._burst = per_s, burst
-        self._buckets: dict[str, Bucket] = {}
-        self._flush = 0
-        self._flying = False
-        self._likes = 0
-        self._waiting: list[Answered] = []
-        #: As last told by the store.
-        self.total = int(room.gauges()["likes"])
-
-    def allow(self, viewer: str, now_s: float) -> float:
-        """Return 0.0 when a viewer may like now, else the seconds to wait."""
-        bucket = self._buckets.get(viewer)
-        if bucket is None:
-            if len(self._buckets) >= self._BUCKETS_MAX:
-                self._buckets = {
-                    name: kept for name, kept in self._buckets.items() if not kept.is_full(now_s)
-                }
-            bucket = self._buckets[viewer] = Bucket(self._per_s, self._burst)
-        return bucket.take(now_s)
-
-    def add(self, likes: int, answered: Answered) -> None:
-        """Count likes with the next flush."""
-        self._likes += likes
-        self._waiting.append(answered)
-        if not self._flying:
-            self._send_next()
-
-    def _send_next(self) -> None:
-        likes, self._likes = self._likes, 0
-        waiting, self._waiting = self._waiting, []
-        self._flush += 1
-        self._flying = True
-        self._send(self._flush, likes, waiting)
-
-    def _send(self, flush: int, likes: int, waiting: list[Answered]) -> None:
-        def answered(answer: Answer) -> None:
-            unknown = not isinstance(answer, (bytes, CommandRejected)) and not getattr(
-                answer, "definite", True
-            )
-            if isinstance(answer, bytes):
-                self.total = max(self.total, int(answer))
-            for tell in waiting:
-                tell(answer)
-            if unknown:
-                # The store may or may not have it. Asking again with the same number settles it.
-                self._send(flush, likes, [])
-                return
-            self._flying = False
-            if self._waiting:
-                self._send_next()
-
-        self._store.add_likes(self._room.names, self._worker, flush, likes, answered)
+#: Pause before a flush whose outcome is unknown is repeated (seconds).
+_LIKES_AGAIN_S: Final = 0.1

@@ -9,16 +9,16 @@ Source: docs/architecture.md, "Gateway".
 
 import asyncio
 import secrets
-from dataclasses import dataclass
-from typing import Any
 
 import orjson
 import structlog
 
 from engine.clock import StoreClock
-from engine.errors import StoreUnavailable
-from engine.fanout.hub import Hub, Room
-from engine.gateway.dispatch import Console, Dispatcher, LikeGatherer
+from engine.fanout.hub import Hub
+from engine.gateway.console import Console
+from engine.gateway.dispatch import Dispatcher
+from engine.gateway.likes import LikeGatherers
+from engine.gateway.parts import Limits, Parts
 from engine.gateway.session import Session, wall_clock_s
 from engine.gateway.transport import Transport
 from engine.rooms.words import WordFilter
@@ -31,23 +31,12 @@ from protocol.codes import CloseCode, Role
 log = structlog.stdlib.get_logger(__name__)
 
 SWEEP_S = 1.0
-_LEAVE_AGAIN_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Rates of viewers and connections: per second, and at once."""
-
-    comments_per_s: float
-    comments_burst: int
-    likes_per_s: float
-    likes_burst: int
-    commands_per_s: float
-    commands_burst: int
+#: How long a draining worker waits for viewers to take their farewell (seconds).
+_FAREWELL_S = 2.0
 
 
 class Gateway:
-    """Everything a session needs, and the set of sessions."""
+    """The sessions of this worker."""
 
     def __init__(
         self,
@@ -62,85 +51,81 @@ class Gateway:
         metrics: Metrics,
         limits: Limits,
     ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.store = store
-        self.hub = hub
-        self.console = console
-        self.timers = timers
-        self.tokens = tokens
-        self.words = words
-        self.clock = clock
-        self.metrics = metrics
-        self.limits = limits
-        self.dispatcher = Dispatcher(self)
+        self._loop = asyncio.get_running_loop()
+        self._hub = hub
+        self._timers = timers
+        self._metrics = metrics
+        self._parts = Parts(
+            loop=self._loop,
+            store=store,
+            hub=hub,
+            console=console,
+            likes=LikeGatherers(store, hub, per_s=limits.likes_per_s, burst=limits.likes_burst),
+            timers=timers,
+            tokens=tokens,
+            words=words,
+            clock=clock,
+            metrics=metrics,
+            limits=limits,
+        )
+        self._dispatcher = Dispatcher(self._parts)
         self.sessions: set[Session] = set()
-        self._likes: dict[Room, LikeGatherer] = {}
         self._next_connection = 1
-        self._sweep_timer = self.loop.call_later(SWEEP_S, self._sweep)
+        self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
         self.draining = False
+        #: Set when a draining worker has no session left.
+        self._emptied = asyncio.Event()
 
     def open_session(self, transport: Transport) -> Session:
         """Begin a session on an accepted connection."""
-        session = Session(self, transport, self._next_connection)
+        session = Session(
+            self._parts, self._dispatcher, transport, self._next_connection, self._joined, self._closed
+        )
         self._next_connection += 1
         self.sessions.add(session)
-        self.metrics.connections.inc()
+        self._metrics.connections.inc()
         return session
 
-    def session_joined(self, session: Session) -> None:
+    def _joined(self, session: Session) -> None:
         """A session is in its room."""
-        self.metrics.joins.inc()
+        self._metrics.joins.inc()
         assert session.claims is not None
         assert session.room is not None
         if session.claims.role >= Role.STREAMER:
-            self.timers.watch_host(session.room.key)
+            self._timers.watch_host(session.room.key)
         log.debug("viewer.joined", room=str(session.room.key), viewer=session.viewer)
 
-    def session_closed(self, session: Session, code: int) -> None:
+    def _closed(self, session: Session, code: int) -> None:
         """A session's connection is gone."""
         self.sessions.discard(session)
-        self.metrics.connections.dec()
-        self.metrics.closes.labels(str(code)).inc()
+        if self.draining and not self.sessions:
+            self._emptied.set()
+        self._metrics.connections.dec()
+        self._metrics.closes.labels(str(code)).inc()
         room = session.entered
         if room is not None:
-            self.hub.unregister(session)
-            room.detach(session)
-            self.leave(session, room)
-            duration_s = round(self.loop.time() - session.opened_at, 3)
+            self._hub.unregister(session)
+            room.audience.detach(session)
+            session.give_up_place(room)
+            duration_s = round(self._loop.time() - session.opened_at, 3)
             log.debug("viewer.left", room=str(room.key), viewer=session.viewer, code=code, seconds=duration_s)
-
-    def leave(self, session: Session, room: Room) -> None:
-        """Give up a connection's place in the store, again and again until it is done: leaving twice is harmless."""
-
-        def done(header: Any, own: Any, error: Exception | None) -> None:
-            if isinstance(error, StoreUnavailable):
-                self.loop.call_later(_LEAVE_AGAIN_S, self.leave, session, room)
-
-        self.store.leave(room.names, self.hub.worker, session.viewer, session.connection, done)
-
-    def likes_of(self, room: Room) -> LikeGatherer:
-        """Return the gatherer of a room's likes."""
-        gatherer = self._likes.get(room)
-        if gatherer is None:
-            held = set(self.hub.rooms)
-            self._likes = {kept: likes for kept, likes in self._likes.items() if kept in held}
-            limits = self.limits
-            gatherer = LikeGatherer(room, self.store, self.hub.worker, limits.likes_per_s, limits.likes_burst)
-            self._likes[room] = gatherer
-        return gatherer
 
     def _sweep(self) -> None:
         now_s = wall_clock_s()
         for session in list(self.sessions):
             session.sweep(now_s)
-        self._sweep_timer = self.loop.call_later(SWEEP_S, self._sweep)
+        self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
 
     def stop(self) -> None:
         """Stop sweeping."""
         self._sweep_timer.cancel()
 
     async def drain(self, spread_ms: int) -> None:
-        """Tell every viewer when to come back, spread evenly, and close with 4500."""
+        """
+        Tell every viewer when to come back, spread evenly, and close with 4500.
+
+        Returns when all have answered, or after 2 s: dropping a connection before that could lose the farewell.
+        """
         self.draining = True
         sessions = list(self.sessions)
         # A shuffled order, so that viewers of one room do not all come back last.
@@ -151,3 +136,9 @@ class Gateway:
             session.close(CloseCode.DRAINING, "draining")
             if place % 200 == 199:
                 await asyncio.sleep(0)
+        if self.sessions:
+            try:
+                async with asyncio.timeout(_FAREWELL_S):
+                    await self._emptied.wait()
+            except TimeoutError:
+                pass  # They do not read; the listener drops them.

@@ -10,6 +10,7 @@ Source: docs/protocol.md, "Merchant HTTP API"; docs/openapi.yaml is generated fr
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -18,11 +19,12 @@ import orjson
 import structlog
 from aiohttp import web
 
-from engine.errors import Forbidden, LiveroomError, RoomNotFound, Unauthorized, rejected
-from engine.gateway.dispatch import EMPTY_AUDIT, Actor, Console
+from engine.errors import BlockedText, Forbidden, LiveroomError, RoomNotFound, Unauthorized, rejected
+from engine.gateway.console import Actor, Console
 from engine.http.problems import problem, problem_of
 from engine.rooms.fragments import inside
 from engine.rooms.recovery import decode
+from engine.rooms.words import WordFilter
 from engine.store.keys import RoomKey
 from engine.store.store import MERCHANT_ACTOR, MERCHANT_RANK, Answer, Store
 from engine.tokens import Tokens, check_profile
@@ -40,6 +42,8 @@ TTL_S_DEFAULT: Final = 3600
 TTL_S_MAX: Final = 30 * 86_400
 SLOW_MODE_S_MAX: Final = 120
 PAGE_DEFAULT: Final = 100
+#: Payment ids are the shop's; the look-ahead keeps out the final newline that `$` would let pass.
+PAYMENT_PATTERN: Final = r"^[A-Za-z0-9_.:@/+=-]{1,128}$(?!\n)"
 
 TENANT: Final = web.RequestKey("tenant", str)
 
@@ -60,6 +64,8 @@ class MerchantApi:
         tokens: Tokens,
         merchant_keys_sha256: Mapping[str, tuple[str, ...]],
         facts_kept_ms: int,
+        share_dwell_ms: int,
+        words: WordFilter,
     ) -> None:
         self._store = store
         self._console = console
@@ -68,6 +74,8 @@ class MerchantApi:
             digest: tenant for tenant, digests in merchant_keys_sha256.items() for digest in digests
         }
         self._facts_kept_ms = facts_kept_ms
+        self._share_dwell_ms = share_dwell_ms
+        self._words = words
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes to add to an application."""
@@ -80,6 +88,10 @@ class MerchantApi:
             web.get("/v1/rooms/{room}/stats", self._handle(self.stats)),
             web.get("/v1/rooms/{room}/audit", self._handle(self.audit)),
             web.get("/v1/rooms/{room}/trail", self._handle(self.trail)),
+            web.get("/v1/rooms/{room}/orders", self._handle(self.orders)),
+            web.get("/v1/rooms/{room}/shares", self._handle(self.shares)),
+            web.post("/v1/orders/{order}/paid", self._handle(self.paid)),
+            web.post("/v1/orders/{order}/refunded", self._handle(self.refunded)),
             web.post("/v1/tokens", self._handle(self.make_token)),
             web.route("*", "/v1/{rest:.*}", self._handle(self.no_such_call)),
         ]
@@ -145,8 +157,14 @@ class MerchantApi:
         room = self._room(request)
         body = await self._body(request)
         description, slow_ms = check_description(body)
+        if self._words.blocks(description["title"]):
+            raise BlockedText
         happened = await self._store.put_room(
-            room, inside(description), slow_ms=slow_ms, facts_kept_ms=self._facts_kept_ms
+            room,
+            inside(description),
+            slow_ms=slow_ms,
+            facts_kept_ms=self._facts_kept_ms,
+            dwell_ms=self._share_dwell_ms,
         )
         snapshot = await self._snapshot(room)
         return ok(snapshot, HTTPStatus.CREATED if happened == "created" else HTTPStatus.OK)
@@ -249,8 +267,10 @@ class MerchantApi:
         return ok(await self._stats(self._room(request)))
 
     async def _audit(self, room: RoomKey) -> dict[str, Any]:
-        await self._stats(room)
-        return EMPTY_AUDIT
+        read = await self._store.read_room(room)
+        if read is None:
+            raise RoomNotFound
+        return read.audit
 
     async def audit(self, request: web.Request) -> web.Response:
         """Read the conservation identities."""
@@ -269,6 +289,67 @@ class MerchantApi:
         last = page[-1]["place"] if page else after
         return ok({"data": page, "next": last, "more": len(entries) > limit})
 
+    # --- orders and shares ------------------------------------------------------------------------------
+
+    async def paid(self, request: web.Request) -> web.Response:
+        """Take the shop's word that an order was paid."""
+        room, order = await self._order(request)
+        body = await self._body(request)
+        payment = _payment_of(body)
+        amount_cents = body.get("amount_cents")
+        if type(amount_cents) is not int or not 0 <= amount_cents <= limits.INTEGER_MAX:
+            raise BadCommand("`amount_cents` must be whole cents", ErrorCode.BAD_QUANTITY)
+        json, refund = await self._store.pay_order(room, order, payment, amount_cents)
+        document = orjson.loads(json)
+        if refund:
+            # The list in the order names every payment to give back; this one is among them.
+            document["refund_required"] = True
+        return ok(document)
+
+    async def refunded(self, request: web.Request) -> web.Response:
+        """Take the shop's word that a payment was given back."""
+        room, order = await self._order(request)
+        body = await self._body(request)
+        restock = body.get("restock", True)
+        if type(restock) is not bool:
+            raise BadCommand("`restock` must be true or false")
+        json = await self._store.refund_order(room, order, _payment_of(body), restock=restock)
+        return web.Response(body=json, content_type="application/json")
+
+    async def _order(self, request: web.Request) -> tuple[RoomKey, str]:
+        order = request.match_info["order"]
+        if not is_id(order):
+            raise BadCommand("the order's id must be 1–64 of A-Za-z0-9_.-, the first a letter or digit")
+        room = await self._store.room_of_order(request[TENANT], order)
+        if room is None:
+            raise rejected(ErrorCode.NOT_FOUND, "there is no such order")
+        return room, order
+
+    async def orders(self, request: web.Request) -> web.Response:
+        """Pull order changes after a cursor, oldest first: each with the order as it was then."""
+        return await self._pull(request, self._store.order_changes)
+
+    async def shares(self, request: web.Request) -> web.Response:
+        """Pull share records after a cursor, oldest first."""
+        return await self._pull(request, self._store.share_records)
+
+    async def _pull(
+        self,
+        request: web.Request,
+        read: Callable[[RoomKey, int, int], Awaitable[tuple[int, list[tuple[int, bytes]]] | None]],
+    ) -> web.Response:
+        room = self._room(request)
+        after, limit = self._page(request)
+        if after and (not after.isascii() or not after.isdigit() or len(after) > 16):
+            raise BadCommand("`after` is not a cursor of this list")
+        page = await read(room, int(after or 0), limit)
+        if page is None:
+            raise RoomNotFound
+        newest, entries = page
+        last = entries[-1][0] if entries else int(after or 0)
+        data = [orjson.Fragment(json) for _, json in entries]
+        return ok({"data": data, "next": str(last), "more": bool(entries) and last < newest})
+
     # --- tokens -----------------------------------------------------------------------------------------
 
     async def make_token(self, request: web.Request) -> web.Response:
@@ -280,6 +361,16 @@ class MerchantApi:
     async def no_such_call(self, request: web.Request) -> web.Response:
         """Answer a path or method that is not part of the API."""
         raise rejected(ErrorCode.NOT_FOUND, "there is no such call")
+
+
+_PAYMENT = re.compile(PAYMENT_PATTERN)
+
+
+def _payment_of(body: dict[str, Any]) -> str:
+    payment = body.get("payment_id")
+    if not isinstance(payment, str) or _PAYMENT.match(payment) is None:
+        raise BadCommand("`payment_id` must be 1–128 of A-Za-z0-9_.:@/+=-")
+    return payment
 
 
 def sign_token(tokens: Tokens, tenant: str, body: dict[str, Any]) -> tuple[str, int]:

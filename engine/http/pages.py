@@ -11,10 +11,13 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from engine.errors import LiveroomError, rejected
 from engine.http.api import ok, sign_token
-from engine.http.problems import problem
+from engine.http.problems import problem, problem_of
+from engine.store.store import Store
 from engine.tokens import Tokens
 from protocol.codec import JSON
+from protocol.codes import ErrorCode
 from protocol.errors import BadCommand, MalformedFrame
 from protocol.ids import is_id
 
@@ -37,7 +40,8 @@ _HEADERS: Final = {
 class Pages:
     """The handlers of the pages."""
 
-    def __init__(self, *, tokens: Tokens, dev: bool) -> None:
+    def __init__(self, *, store: Store, tokens: Tokens, dev: bool) -> None:
+        self._store = store
         self._tokens = tokens
         self._dev = dev
 
@@ -50,6 +54,7 @@ class Pages:
         ]
         if self._dev:
             routes.append(web.post("/demo/token", self.demo_token))
+            routes.append(web.post("/demo/pay", self.demo_pay))
         return routes
 
     async def viewer_page(self, request: web.Request) -> web.StreamResponse:
@@ -82,6 +87,33 @@ class Pages:
         return ok(
             {"token": token, "expires_at": expires_at, "viewer": viewer, "name": name, "room": body["room"]}
         )
+
+    async def demo_pay(self, request: web.Request) -> web.Response:
+        """Play the shop: pay one of the bearer's own orders, through the same step as the shop's callback."""
+        try:
+            body: Any = JSON.decode(await request.read())
+            order = body.get("order") if isinstance(body, dict) else None
+            if not is_id(order):
+                raise BadCommand("`order` must be an id")
+            token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            key = await self._store.room_of_order(DEMO_TENANT, str(order))
+            if key is None:
+                raise rejected(ErrorCode.NOT_FOUND)
+            claims = self._tokens.verify(token, key.room)
+            json, _, viewer = await self._store.read_order(key, str(order))
+            if claims.tenant != DEMO_TENANT or viewer != claims.viewer:
+                raise rejected(ErrorCode.NOT_FOUND)
+            amount_cents = JSON.decode(json)["amount_cents"]
+            paid, _ = await self._store.pay_order(
+                key, str(order), f"demo-{secrets.token_hex(8)}", amount_cents
+            )
+        except MalformedFrame as error:
+            return problem(ErrorCode.BAD_COMMAND, str(error))
+        except BadCommand as error:
+            return problem(error.code, error.message)
+        except LiveroomError as error:
+            return problem_of(error)
+        return web.Response(body=paid, content_type="application/json")
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -10,11 +10,13 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from engine.errors import CommandRejected, LiveroomError, StoreUnavailable
+from engine.errors import CommandRejected, EngineFault, LiveroomError, StoreUnavailable
 from protocol.codes import ErrorCode
 
 CONTENT_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:liveroom:problem:"
+#: Fields of an error that RFC 9457 gives another meaning, and how they are called here.
+RENAMED: Final = {"status": "order_status"}
 
 STATUS: Final[dict[ErrorCode, HTTPStatus]] = {
     ErrorCode.BAD_FRAME: HTTPStatus.BAD_REQUEST,
@@ -55,7 +57,8 @@ def problem(code: ErrorCode, detail: str, *, status: HTTPStatus | None = None, *
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="liveroom"'
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-        headers["Retry-After"] = str(max(1, int(extra.get("retry_ms", 1000)) // 1000))
+        # Whole seconds, rounded up: who comes back when told must be let through.
+        headers["Retry-After"] = str(max(1, -(-int(extra.get("retry_ms", 1000)) // 1000)))
     return web.Response(
         body=orjson.dumps(document), status=status, content_type=CONTENT_TYPE, headers=headers
     )
@@ -64,8 +67,11 @@ def problem(code: ErrorCode, detail: str, *, status: HTTPStatus | None = None, *
 def problem_of(error: LiveroomError) -> web.Response:
     """Return the problem document of a refusal or a failure."""
     if isinstance(error, CommandRejected):
-        return problem(error.code, error.message, **error.extra)
+        extra = {RENAMED.get(field, field): value for field, value in error.extra.items()}
+        return problem(error.code, error.message, **extra)
     if isinstance(error, StoreUnavailable):
         code = ErrorCode.UNAVAILABLE if error.definite else ErrorCode.OUTCOME_UNKNOWN
         return problem(code, str(error), retry_ms=1000)
+    if isinstance(error, EngineFault):
+        return problem(ErrorCode.OUTCOME_UNKNOWN, "internal error", status=HTTPStatus.INTERNAL_SERVER_ERROR)
     raise AssertionError(f"no problem document for {error!r}")

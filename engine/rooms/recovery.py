@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from protocol.limits import FACTS_KEPT_MIN, RESUME_BYTES_MAX
-from protocol.view import Map
+from protocol.view import Map, packet_order, sale_order
 
 #: Facts a worker holds per room; older ones are read from the log. About 300 bytes each.
 RING_FACTS_MAX: Final = 2 * FACTS_KEPT_MIN
@@ -39,9 +39,23 @@ class RoomRead:
     likes: int
     online: int
     peak: int
+    #: Latest gauges by name, as JSON events: stock, packet and rank.
+    gauges: dict[str, bytes]
+    #: Conservation of every sale and packet, in the shape of `Audit`.
+    audit: Map
+    #: Number of the last order change.
+    change: int
+    #: Units ever taken and bought of each sale.
+    sold: dict[str, tuple[int, int]]
 
 
-def read_view(room: str, meta: dict[bytes, bytes], items: Iterable[bytes]) -> Map:
+def read_view(
+    room: str,
+    meta: dict[bytes, bytes],
+    items: Iterable[bytes],
+    sales: Iterable[bytes],
+    packets: Iterable[bytes],
+) -> Map:
     """Build a snapshot, without comments, from the fields of the room."""
     view: Map = {"room": room}
     view.update(orjson.loads(b"{" + meta[b"body"] + b"}"))
@@ -53,8 +67,8 @@ def read_view(room: str, meta: dict[bytes, bytes], items: Iterable[bytes]) -> Ma
         notice=orjson.loads(notice) if notice else None,
         items=[orjson.loads(item) for item in items],
         explaining=explaining.decode() if explaining else None,
-        sales=[],
-        packets=[],
+        sales=sorted(map(orjson.loads, sales), key=sale_order),
+        packets=sorted(map(orjson.loads, packets), key=packet_order),
         pinned=orjson.loads(pinned) if pinned else None,
         comments=[],
         muted_all=meta.get(b"muted_all") == b"1",

@@ -14,7 +14,16 @@ from typing import Any, Final
 
 GROUP_CALLS_MAX: Final = 500
 
-Word = str | bytes | int
+
+@dataclass(frozen=True, slots=True)
+class LateWord:
+    """A word that is looked up each time its call leaves, because it may change while the call waits."""
+
+    about: str
+    look_up: Callable[[str], str]
+
+
+Word = str | bytes | int | LateWord
 #: Called once with (header of the batch, own reply, None) or (None, None, error).
 Done = Callable[[Any, Any, Exception | None], None]
 
@@ -32,13 +41,14 @@ class Group:
     item_keys: list[Word] = field(default_factory=list)
     item_args: list[Word] = field(default_factory=list)
     waiting: list[Done] = field(default_factory=list)
-    #: Whether it may have reached the store.
-    sent: bool = False
+    #: Whether a try of it left for the store and got no answer.
+    maybe_done: bool = False
 
-    def words(self, registered_name: str) -> list[Word]:
-        """Return the command to send."""
+    def words(self, registered_name: str) -> list[str | bytes | int]:
+        """Return the command to send now."""
         keys = [*self.keys, *self.item_keys]
-        return ["FCALL", registered_name, len(keys), *keys, *self.args, *self.item_args]
+        words = ["FCALL", registered_name, len(keys), *keys, *self.args, *self.item_args]
+        return [word.look_up(word.about) if isinstance(word, LateWord) else word for word in words]
 
     def answers(self, reply: Any, error: Exception | None) -> Iterator[tuple[Done, Any, Any]]:
         """Yield each waiting call with the batch's header and its own reply; both None on an error."""
@@ -61,7 +71,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._groups: list[Group] = []
-        self._open: dict[tuple[str, Word], Group] = {}
+        self._open: dict[tuple[str, Word, Word], Group] = {}
         #: Calls waiting, for metrics and admission.
         self.calls = 0
 
@@ -81,9 +91,14 @@ class Queue:
         item_args: tuple[Word, ...],
         done: Done,
         deadline: float,
+        group_name: Word = "",
     ) -> None:
-        """Queue a call that may travel with others: `keys` and `args` are the shared part, the rest its own."""
-        name = (function, keys[0])
+        """
+        Queue a call that may travel with others: `keys` and `args` are the shared part, the rest its own.
+
+        `group_name` tells calls apart that share function and room but not the rest, such as those for two sales.
+        """
+        name = (function, keys[0], group_name)
         group = self._open.get(name)
         if group is None or len(group.waiting) >= GROUP_CALLS_MAX or group.keys != keys or group.args != args:
             group = Group(function, keys, args, deadline, merged=True)

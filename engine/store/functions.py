@@ -5,7 +5,7 @@ Decides the library's name, the names of its functions and the order in which fi
 wrapped in its own block, so only `prelude.lua` is shared. Content-addressed names let two versions of the engine
 share a store during a deploy; loading is without REPLACE, and "already exists" is success.
 
-Does not talk to the store (`engine/store/lane.py` loads it).
+Does not talk to the store (`engine/store/link.py` loads it).
 """
 
 import hashlib

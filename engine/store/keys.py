@@ -28,20 +28,35 @@ class RoomKeys:
     __slots__ = (
         "audit",
         "bans",
+        "board",
         "bus",
         "comments",
+        "dwelling",
         "entries",
+        "grants",
+        "invited",
+        "inviters",
         "items",
         "leases",
         "like_flushes",
         "log",
         "meta",
         "mutes",
+        "names",
+        "orders",
+        "outbox",
+        "packets",
+        "payments",
         "prefix",
         "present",
         "rates",
+        "reached",
+        "sales",
+        "shares",
         "shelf",
         "staff",
+        "viewer_grabs",
+        "viewer_orders",
         "viewers",
     )
 
@@ -64,7 +79,7 @@ class RoomKeys:
         self.shelf = self.prefix + "shelf"
         #: HASH viewer → end of the mute.
         self.mutes = self.prefix + "mutes"
-        #: HASH viewer → when and by whom.
+        #: HASH viewer → when they were banned (milliseconds).
         self.bans = self.prefix + "bans"
         #: HASH viewer → rank above viewer.
         self.staff = self.prefix + "staff"
@@ -72,12 +87,61 @@ class RoomKeys:
         self.present = self.prefix + "present"
         #: ZSET worker → end of its lease.
         self.leases = self.prefix + "leases"
-        #: HASH viewer → entry of the first join; its length is the number of distinct viewers.
+        #: HASH viewer → `entry|moment` of the first join; its length is the number of distinct viewers.
         self.viewers = self.prefix + "viewers"
         #: HASH entry → distinct viewers.
         self.entries = self.prefix + "entries"
         #: HASH worker → number of its last flush of likes.
         self.like_flushes = self.prefix + "likes"
+
+        #: SET of sale ids, and of packet ids.
+        self.sales = self.prefix + "sales"
+        self.packets = self.prefix + "packets"
+        #: HASH order → its fields; HASH viewer → their orders; HASH payment → order.
+        self.orders = self.prefix + "orders"
+        self.viewer_orders = self.prefix + "viewer_orders"
+        self.payments = self.prefix + "payments"
+        #: HASH viewer → what they grabbed, as the inside of a JSON object.
+        self.viewer_grabs = self.prefix + "viewer_grabs"
+        #: STREAM of order changes, ids `<change>-0`: the outbox of the shop. Never trimmed.
+        self.outbox = self.prefix + "outbox"
+        #: STREAM of granted and refunded cents, apart from any payout. Never trimmed.
+        self.grants = self.prefix + "grants"
+        #: STREAM of arrivals through share links. Never trimmed.
+        self.shares = self.prefix + "shares"
+        #: HASH invitee → inviter; ZSET inviter → score; HASH `inviter|count` → when it was reached.
+        self.inviters = self.prefix + "inviters"
+        self.board = self.prefix + "board"
+        self.reached = self.prefix + "reached"
+        #: HASH viewer → name as JSON; HASH inviter → viewers they brought.
+        self.names = self.prefix + "names"
+        self.invited = self.prefix + "invited"
+        #: ZSET invitee → when they have been here long enough.
+        self.dwelling = self.prefix + "dwelling"
+
+    def sale(self, sale: str) -> str:
+        """HASH fields and units of one sale."""
+        return f"{self.prefix}sale:{sale}"
+
+    def sale_buyers(self, sale: str) -> str:
+        """HASH viewer → units that count against the limit, and their order."""
+        return f"{self.prefix}sale:{sale}:buyers"
+
+    def sale_holds(self, sale: str) -> str:
+        """ZSET order → end of its hold (milliseconds)."""
+        return f"{self.prefix}sale:{sale}:holds"
+
+    def packet(self, packet: str) -> str:
+        """HASH fields and sums of one red packet."""
+        return f"{self.prefix}packet:{packet}"
+
+    def packet_parts(self, packet: str) -> str:
+        """LIST of the shares that are left (cents)."""
+        return f"{self.prefix}packet:{packet}:parts"
+
+    def packet_grabs(self, packet: str) -> str:
+        """HASH viewer → cents."""
+        return f"{self.prefix}packet:{packet}:grabs"
 
     def idempotency(self, viewer: str, command: str, key: str) -> str:
         """STRING fingerprint and reply of a done command, with a time to live."""
@@ -91,6 +155,11 @@ class RoomKeys:
 def tenant_rooms(tenant: str) -> str:
     """ZSET of room ids, all scores 0; the index behind `GET /v1/rooms`."""
     return f"lr:{{{tenant}}}:rooms"
+
+
+def tenant_codes(tenant: str) -> str:
+    """HASH code → room: the first part of an order's id names its room."""
+    return f"lr:{{{tenant}}}:codes"
 
 
 def due(partition: int) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
+from hiredis import pack_command
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -28,7 +29,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from engine.errors import StoreUnavailable
+from engine.errors import EngineFault, StoreUnavailable
 from engine.store.batch import Done, Group, Queue, Word
 from engine.store.functions import Library
 
@@ -36,7 +37,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 FLIGHT_GROUPS_MAX: Final = 64
 #: Calls that may wait; more are refused with `overloaded` by the store's callers.
-WAITING_CALLS_MAX: Final = 20_000
+WAITING_CALLS_MAX: Final = 8_000
 #: How long a call may take before its caller is told that the outcome is unknown (seconds).
 CALL_TIMEOUT_S: Final = 0.9
 _RECONNECT_S: Final = 0.03
@@ -87,6 +88,9 @@ class Link:
         self._library = library
         self._on_connected = on_connected
         self._connection: AbstractConnection | None = None
+        #: The connection being made, until it is fit for flights.
+        self._opening: AbstractConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._queue = Queue()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -116,6 +120,9 @@ class Link:
         if task is not None:
             self._wake.set()
             await task
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         await self._disconnect()
 
     @property
@@ -136,11 +143,11 @@ class Link:
         item_keys: tuple[Word, ...],
         item_args: tuple[Word, ...],
         done: Done,
+        group: Word = "",
     ) -> None:
         """Call a function together with other callers of it. `done` is called once, later."""
-        self._queue.merge(
-            function, keys, args, item_keys, item_args, done, self._loop.time() + CALL_TIMEOUT_S
-        )
+        deadline = self._loop.time() + CALL_TIMEOUT_S
+        self._queue.merge(function, keys, args, item_keys, item_args, done, deadline, group)
         self._wake.set()
 
     async def command(self, *words: Word) -> Any:
@@ -161,32 +168,56 @@ class Link:
         finally:
             await connection.disconnect()
 
+    async def ask(self, *words: Word) -> Any:
+        """
+        Send one plain command ahead of every flight; for `on_connected` only.
+
+        Raises:
+            StoreUnavailable: If the store refuses the command.
+        """
+        assert self._opening is not None
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            await self._opening.send_command(*words, check_health=False)
+            try:
+                return await self._opening.read_response(disable_decoding=True, timeout=math.inf)
+            except ResponseError as error:
+                raise StoreUnavailable(f"{words[0]!s}: {error}") from error
+
     async def _connect(self) -> None:
         connection = make_connection(self._url)
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
-            self._connection = connection
-            await self._load_library()
+            await self._load_library(connection)
             if self._on_connected is not None:
+                self._opening = connection
                 await self._on_connected(self)
         except BaseException:
-            self._connection = None
-            await connection.disconnect(nowait=True)
+            await _drop(connection)
             raise
+        finally:
+            self._opening = None
+        self._connection = connection
         self.healthy = True
+
+    async def _reconnect(self) -> None:
+        """Connect in a task of its own: a flight may run out of time meanwhile, and the next one waits on."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect(), name="store-connect")
+            # Whoever waits is told why it failed; that nobody waits is no error.
+            self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._connecting)
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await _drop(connection)
 
-    async def _load_library(self) -> None:
-        assert self._connection is not None
+    async def _load_library(self, connection: AbstractConnection) -> None:
         async with asyncio.timeout(CALL_TIMEOUT_S):
-            await self._connection.send_command("FUNCTION", "LOAD", self._library.text)
+            await connection.send_command("FUNCTION", "LOAD", self._library.text)
             try:
-                await self._connection.read_response(timeout=math.inf)
+                await connection.read_response(timeout=math.inf)
             except ResponseError as error:
                 if "already exists" not in str(error):
                     raise
@@ -199,41 +230,59 @@ class Link:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            await self._fly(self._queue.take(FLIGHT_GROUPS_MAX))
+            flight = self._queue.take(FLIGHT_GROUPS_MAX)
+            try:
+                await self._fly(flight)
+            except Exception:
+                # Without this task nobody is ever answered again, so a bug costs its flight and no more.
+                log.exception("store.flight_failed")
+                await self._disconnect()
+                for group in flight:
+                    _settle(group, error=EngineFault("the flight failed"))
 
     async def _fly(self, flight: list[Group]) -> None:
         """Carry a flight to the store and back, again if need be, until each group is answered or too late."""
-        while flight:
+        while flight := self._drop_late(flight):
             try:
-                if self._connection is None:
-                    await self._connect()
-                async with asyncio.timeout_at(min(group.deadline for group in flight)):
+                async with asyncio.timeout_at(self._flight_deadline(flight)):
+                    if self._connection is None:
+                        await self._reconnect()
                     flight = await self._exchange(flight)
                 self.healthy = True
-            except (RedisError, OSError, TimeoutError) as error:
+            except (RedisError, OSError, TimeoutError, StoreUnavailable) as error:
                 if self.healthy:
                     log.warning("store.lost", error=str(error) or type(error).__name__)
                 self.healthy = False
                 await self._disconnect()
             if flight:
-                flight = self._drop_late(flight)
-                if flight:
-                    await asyncio.sleep(_RECONNECT_S)
+                await asyncio.sleep(_RECONNECT_S)
+
+    def _flight_deadline(self, flight: list[Group]) -> float:
+        """
+        Return when to give a flight up.
+
+        A store that answered last time is given a full timeout: under load the oldest call of a flight may have waited
+        long, and dropping a working connection for it would only make everybody's wait longer. A store that did not
+        answer must not make the calls of this flight later than promised, connecting included.
+        """
+        if self.healthy:
+            return self._loop.time() + CALL_TIMEOUT_S
+        return min(group.deadline for group in flight)
 
     async def _exchange(self, flight: list[Group]) -> list[Group]:
         """Send a flight and settle the groups that got a final answer; return those to try again."""
         connection = self._connection
         assert connection is not None
-        packed = connection.pack_commands(
-            [group.words(self._library.function(group.function)) for group in flight]
-        )
-        for group in flight:
-            group.sent = True
-        await connection.send_packed_command(packed, check_health=False)
+        # Not by the connection: redis-py packs in Python, ten times as slowly, and a flight has thousands of words.
+        packed = [
+            pack_command(tuple(group.words(self._library.function(group.function))))  # type: ignore[arg-type]
+            for group in flight
+        ]
         again: list[Group] = []
         missing = False
         unanswered = list(flight)
         try:
+            await connection.send_packed_command(packed, check_health=False)
             for group in flight:
                 try:
                     reply = await connection.read_response(disable_decoding=True, timeout=math.inf)
@@ -242,24 +291,26 @@ class Link:
                     text = str(error)
                     if "Function not found" in text:
                         missing = True
-                        group.sent = False
                         again.append(group)
                     elif text.startswith(_NOT_NOW) or _is_not_now(error):
-                        group.sent = False
                         again.append(group)
                     else:
                         log.error("store.function_failed", function=group.function, error=text)
-                        _settle(group, error=AssertionError(f"{group.function}: {text}"))
+                        _settle(group, error=EngineFault(f"{group.function} failed"))
                     continue
                 unanswered.remove(group)
                 self.calls += len(group.waiting)
                 _settle(group, reply=reply)
         except BaseException:
+            # What got no answer may have been done, and stays so: a later "not now" says nothing about this try.
+            for group in unanswered:
+                group.maybe_done = True
             flight[:] = [*again, *unanswered]
             raise
         self.flights += 1
+        flight[:] = again
         if missing:
-            await self._load_library()
+            await self._load_library(connection)
         return again
 
     def _drop_late(self, flight: list[Group]) -> list[Group]:
@@ -269,8 +320,17 @@ class Link:
             if group.deadline > now:
                 kept.append(group)
             else:
-                _settle(group, error=StoreUnavailable("the store does not answer", definite=not group.sent))
+                _settle(
+                    group, error=StoreUnavailable("the store does not answer", definite=not group.maybe_done)
+                )
         return kept
+
+
+async def _drop(connection: AbstractConnection) -> None:
+    """Close a connection and forget what it has not sent: a stopped server would keep it open for that."""
+    if connection._writer is not None:
+        connection._writer.transport.abort()
+    await connection.disconnect(nowait=True)
 
 
 def _is_not_now(error: ResponseError) -> bool:
@@ -284,7 +344,13 @@ def _is_not_now(error: ResponseError) -> bool:
 
 def _settle(group: Group, reply: Any = None, error: Exception | None = None) -> None:
     """Answer a group's callers; a bug in one of them must not take the others, or the link, down."""
-    for done, header, own in group.answers(reply, error):
+    try:
+        answers = list(group.answers(reply, error))
+    except Exception as fault:
+        log.exception("store.bad_reply", function=group.function)
+        error = EngineFault(f"{group.function} failed: {fault}")
+        answers = list(group.answers(None, error))
+    for done, header, own in answers:
         try:
             done(header, own, error)
         except Exception:

@@ -10,8 +10,9 @@
   comment_post: a batch of comments, in order.
 
   keys  [1] meta [2] log [3] bus [4] comments STREAM [5] mutes HASH [6] rates HASH, then one idempotency key a comment
-  args  [1] fallback epoch [2] milliseconds a comment costs [3] milliseconds of burst, then for each comment
-        viewer, rank, fingerprint, body: from, text, reply_to as the inside of a JSON object
+  args  [1] vouched replication id [2] milliseconds a comment costs [3] milliseconds of burst, then for each comment
+        viewer, rank, fingerprint, body: from, text, reply_to as the inside of a JSON object. Ranks from moderator up
+        are exempt from mute-all, slow mode and the rate; nobody is exempt from a mute.
   reply {now, reply, reply …}: {'ok', comment} | {'muted', "until"} | {'rate_limited', "retry_ms"} | {'room_not_live'}
         | {'conflict'} | {'room_not_found'}
   invariants  numbers rise by one; one number per key
@@ -56,7 +57,8 @@ local function comment_post(keys, args)
         elseif muted_all and not staff then
             reply = refuse('muted', '"until":0,"all":true')
         end
-        if not reply and not staff then
+        -- Unlike the limits, a mute holds for every role: it was given by somebody of a higher one.
+        if not reply then
             local till = rc('HGET', keys[5], viewer)
             if till and (till == '0' or tonumber(till) > room.now) then
                 reply = refuse('muted', '"until":' .. till)

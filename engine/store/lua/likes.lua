@@ -4,7 +4,7 @@
   likes_add: add what one worker gathered.
 
   keys  [1] meta [2] log [3] bus [4] flushes HASH worker → number of its last flush
-  args  [1] fallback epoch [2] worker [3] flush, rising per worker and room [4] likes
+  args  [1] vouched replication id [2] worker [3] flush, rising per worker and room [4] likes
   reply {'ok', total} | {'room_not_live', state} | {'room_not_found'}
   invariants  a flush counts once, however often it is sent
   cost  O(1): 3 reads, 2 writes, 1 publication

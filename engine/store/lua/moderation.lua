@@ -1,8 +1,8 @@
 --[[
   moderation: mute, kick, ban, mute all.
 
-  Works on absent viewers too. Nobody acts on an equal or higher role: the target's rank is the one of their last
-  join (staff HASH), 0 if they never joined as staff. A mute refuses comments and nothing else; a kick may be followed
+  Works on absent viewers too. Nobody acts on an equal or higher role: the target's rank is the one in the staff HASH
+  (presence.lua), 0 if they are not in it. A mute refuses comments and nothing else; a kick may be followed
   by a new join, a ban may not.
   tests tests/lua/test_moderation.py
 ]]
@@ -65,7 +65,7 @@ end
 --[[
   viewer_remove: kick or ban. The fact closes every connection of the viewer on every worker.
 
-  keys  console, [6] bans HASH [7] staff HASH
+  keys  console, [6] bans HASH [7] staff HASH [8]–[14] the board (shares.lua)
   args  console, [8] viewer [9] 'kick' | 'ban'
   reply {'ok', {}} | {'forbidden'}
   cost  O(1)
@@ -81,6 +81,8 @@ local function viewer_remove(keys, args)
     local was = rc('HEXISTS', keys[6], args[8]) == 1
     if args[9] == 'ban' then
         rc('HSET', keys[6], args[8], int(room.now))
+        shared.open_board(room, keys, 8, keys[6])
+        shared.unarrive(room, args[8])
     end
     fact(room, 'viewer.removed', '"viewer":"' .. args[8] .. '","how":"' .. args[9] .. '"')
     return finish(room, '{}', '{"banned":' .. tostring(was) .. '}')

@@ -28,6 +28,9 @@ local function register(name, callback, flags)
     redis.register_function({ function_name = 'PREFIX' .. name, callback = callback, flags = flags or {} })
 end
 
+-- What one feature's file offers to another's; filled while the library loads.
+local shared = {}
+
 local LIVE = { live = true, paused = true }
 local OVER = { closing = true, closed = true }
 
@@ -39,24 +42,38 @@ local AUDIT_KEPT = 10000
 -- A done command is remembered this long after it was done.
 local KEY_KEPT_MS = 24 * 3600 * 1000
 
+-- How far counters jump when the end of a room's history may be lost.
+local LOST_NUMBERS = 1000000
+
 local function message(kind, header, payload)
     return kind .. ' ' .. header .. '\n' .. payload
 end
 
--- The replication id changes on every restart and promotion. The engine says in `fallback_epoch` whether that can
--- have lost anything acknowledged: empty when its configuration proves it cannot, else a fresh epoch to continue with.
+-- The store's replication id changes on every restart and promotion. The engine vouches for an id when its
+-- configuration proves that nothing acknowledged was lost on the way to it, and nothing it has seen contradicts that.
+local function replication_id(room)
+    if not room.current_replid then
+        room.current_replid = string.match(rc('INFO', 'replication'), 'master_replid:(%w+)') or '?'
+    end
+    return room.current_replid
+end
+
+-- A room whose history may have lost its end goes on in another epoch.
 local function check_epoch(room)
-    local info = rc('INFO', 'replication')
-    local replid = string.match(info, 'master_replid:(%w+)') or '?'
+    local replid = replication_id(room)
     if room.replid == replid then
         return
     end
     rc('HSET', room.meta, 'replid', replid)
-    if room.replid and room.fallback_epoch ~= '' then
-        room.epoch = room.fallback_epoch
+    if room.replid and room.vouched ~= replid then
+        room.epoch = string.format('%x', room.now) .. string.sub(replid, 1, 6)
         room.seq = 0
         rc('DEL', room.log)
         rc('HSET', room.meta, 'epoch', room.epoch, 'seq', 0)
+        -- Numbers given on the lost line of history are not given again: shops keep them as ids and cursors.
+        for _, counter in ipairs({ 'order', 'change', 'share_record' }) do
+            rc('HINCRBY', room.meta, counter, LOST_NUMBERS)
+        end
     end
     room.replid = replid
 end
@@ -103,18 +120,19 @@ local function gauge(room, name, json)
     rc('SPUBLISH', room.bus, message('g', name, json))
 end
 
-local function personal(room, viewer, json)
-    rc('SPUBLISH', room.bus, message('p', viewer, json))
+-- One message may be for several viewers: names apart by spaces, JSON by line ends, in the same order.
+local function personal(room, viewers, lines)
+    rc('SPUBLISH', room.bus, message('p', viewers, lines))
 end
 
 -- Read a room. Returns nil when there is none: nothing creates a room but room_put.
-local function open_room(meta, log, bus, fallback_epoch)
+local function open_room(meta, log, bus, vouched)
     local m = rc('HMGET', meta, 'epoch', 'seq', 'state', 'replid')
     if not m[1] then
         return nil
     end
     return {
-        meta = meta, log = log, bus = bus, fallback_epoch = fallback_epoch,
+        meta = meta, log = log, bus = bus, vouched = vouched,
         epoch = m[1], seq = tonumber(m[2]), state = m[3], replid = m[4], now = now_ms(),
     }
 end
@@ -141,7 +159,7 @@ end
 --[[
   A console command: idempotent by key, audited.
 
-  keys [1] meta [2] log [3] bus [4] audit [5] idempotency   args [1] fallback epoch [2] fingerprint [3] actor
+  keys [1] meta [2] log [3] bus [4] audit [5] idempotency   args [1] vouched replication id [2] fingerprint [3] actor
   [4] actor's rank [5] command [6] key [7] the command as JSON
   Every such function starts with `begin` and ends with `finish`. `begin` returns the room, or nil and the reply.
 ]]
@@ -175,4 +193,69 @@ local function finish(room, reply, before)
     rc('XADD', room.audit, 'MAXLEN', '~', AUDIT_KEPT, '*', 'at', int(room.now), 'actor', room.actor,
         'cmd', room.command, 'key', room.key, 'before', before or 'null', 'after', room.json)
     return { 'ok', reply }
+end
+
+--[[
+  Eligibility: who may take part, decided when they try. A sale or packet keeps its gates as fields of its hash:
+  gate_tags (words, one must match), gate_level, gate_dwell_s, gate_first, gate_shared. A gate that is absent is open.
+  `who` is {viewer, level, tags with a comma at both ends}; keys are those that hold the facts of a gate.
+]]
+local GATES = { 'gate_tags', 'gate_level', 'gate_dwell_s', 'gate_first', 'gate_shared' }
+
+local function joined_at(viewers, viewer)
+    local entry = rc('HGET', viewers, viewer)
+    return entry and tonumber(string.match(entry, '|(%d+)$')) or nil
+end
+
+local function eligible(room, gates, who, viewers, viewer_orders, invited)
+    if gates[1] and gates[1] ~= '' then
+        local found = false
+        for tag in string.gmatch(gates[1], '[^,]+') do
+            if string.find(who.tags, ',' .. tag .. ',', 1, true) then
+                found = true
+            end
+        end
+        if not found then
+            return false
+        end
+    end
+    if gates[2] and gates[2] ~= '' and who.level < tonumber(gates[2]) then
+        return false
+    end
+    if gates[3] and gates[3] ~= '' then
+        local since = joined_at(viewers, who.viewer)
+        if not since or room.now - since < tonumber(gates[3]) * 1000 then
+            return false
+        end
+    end
+    if gates[4] == '1' and rc('HEXISTS', viewer_orders, who.viewer) == 1 then
+        return false
+    end
+    if gates[5] and gates[5] ~= '' then
+        local brought = tonumber(rc('HGET', invited, who.viewer) or '') or 0
+        if brought < tonumber(gates[5]) then
+            return false
+        end
+    end
+    return true
+end
+
+-- What a key's remembered words say to a command: its reply again, a conflict, or nothing when there are none.
+local function recalled(done, fingerprint)
+    if not done then
+        return nil
+    end
+    local cut = string.find(done, '|', 1, true)
+    if string.sub(done, 1, cut - 1) ~= fingerprint then
+        return refuse('conflict')
+    end
+    return { 'ok', string.sub(done, cut + 1) }
+end
+
+local function recall(idempotency, fingerprint)
+    return recalled(rc('GET', idempotency), fingerprint)
+end
+
+local function remember(idempotency, fingerprint, reply, kept_ms)
+    rc('SET', idempotency, fingerprint .. '|' .. reply, 'PX', int(kept_ms or KEY_KEPT_MS))
 end

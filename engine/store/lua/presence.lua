@@ -1,8 +1,10 @@
 --[[
   presence: who is in the room, counted by viewer across workers, safe against workers that die.
 
-  present HASH holds for each viewer their connections, oldest first, as `worker.connection` words. A worker keeps a
-  lease in `leases` while it has viewers here; the viewers of a worker whose lease ran out are purged in slices.
+  present HASH holds for each viewer their connections, oldest first, as `worker.connection` words; neither part holds
+  a dot or a blank. A worker keeps a lease in `leases` while it has viewers here; the viewers of a worker whose lease
+  ran out are purged in slices. staff HASH holds the highest rank above viewer among a viewer's connections; it outlives
+  them and is set anew by the first join after an absence.
   tests tests/lua/test_presence.py
 ]]
 
@@ -37,14 +39,17 @@ end
   room_join: let a batch of viewers in, each with one connection to one worker.
 
   keys  [1] meta [2] log [3] bus [4] present HASH [5] leases ZSET [6] viewers of this worker SET [7] viewers HASH
-        [8] entries HASH [9] bans HASH [10] mutes HASH [11] staff HASH
-  args  [1] fallback epoch [2] worker [3] connections a viewer may hold, then for each viewer
-        viewer, connection, rank, entry, from: the sender as JSON
-  reply {{now, epoch, seq, online, peak, likes}, reply, reply …}: {'ok', muted_until or ''} | {'banned'}
+        [8] entries HASH [9] bans HASH [10] mutes HASH [11] staff HASH [12]–[18] the board (shares.lua)
+        [19] viewer_orders HASH [20] orders HASH [21] viewer_grabs HASH
+  args  [1] vouched replication id [2] worker [3] connections a viewer may hold, then for each viewer
+        viewer, connection, rank, entry, name as JSON, from: the sender as JSON, inviter or '', channel of the link or
+        '', link: '-' none, '' good, 'forged', 'expired'
+  reply {{now, epoch, seq, online, peak, likes}, reply, reply …}: {'ok', muted_until or '', open orders as JSON, grabs as
+        JSON, rank or 0, viewers brought} | {'banned'}
         | {'room_not_live', state} | {'room_not_found'}
-  cost  O(1) a viewer: 4 reads, 3 writes; one publication a batch
+  cost  O(1) a viewer: 5 reads, 4 writes; one publication a batch
 ]]
-local JOIN_ARGS = 5
+local JOIN_ARGS = 9
 -- Arrivals shown: at most four a second, in bursts of four.
 local ARRIVAL_COST_MS = 250
 local ARRIVAL_BURST_MS = 750
@@ -64,6 +69,7 @@ local function room_join(keys, args)
     local arrivals = {}
     local shown = tonumber(rc('HGET', room.meta, 'arrived_due') or '') or 0
     local host_back = false
+    shared.open_board(room, keys, 12, keys[9])
     for i = 1, count do
         local at = 3 + (i - 1) * JOIN_ARGS
         local viewer, rank, entry = args[at + 1], tonumber(args[at + 3]), args[at + 4]
@@ -75,6 +81,10 @@ local function room_join(keys, args)
             -- A join repeated after a lost reply must not hold two places.
             local had = rc('HGET', present, viewer) or ''
             words = without(had, worker, function(w) return w == word end)
+            -- Staff that opens a second page with a lesser token keeps its rank while the first one is open.
+            if #words > 0 then
+                rank = math.max(rank, tonumber(rc('HGET', keys[11], viewer) or '') or 0)
+            end
             words[#words + 1] = word
             while #words > most do
                 local oldest = table.remove(words, 1)
@@ -87,22 +97,44 @@ local function room_join(keys, args)
                 if rank >= 3 then
                     host_back = true
                 end
+            else
+                rc('HDEL', keys[11], viewer)
             end
-            if rc('HSETNX', keys[7], viewer, entry) == 1 then
+            local first = rc('HSETNX', keys[7], viewer, entry .. '|' .. int(room.now)) == 1
+            local via = nil
+            if args[at + 9] ~= '-' and not OVER[room.state] then
+                local share = { inviter = args[at + 7], invitee = viewer, channel = args[at + 8] }
+                local banned = rc('HEXISTS', keys[9], share.inviter) == 1
+                if shared.arrive(room, share, args[at + 9], first, banned) then
+                    via = rc('HGET', room.names, share.inviter)
+                end
+            end
+            if first then
                 rc('HINCRBY', keys[8], entry, 1)
+                rc('HSET', room.names, viewer, args[at + 5])
                 if shown < room.now then
                     shown = room.now
                 end
                 if shown <= room.now + ARRIVAL_BURST_MS then
                     shown = shown + ARRIVAL_COST_MS
-                    arrivals[#arrivals + 1] = '{"ev":"arrived","at":' .. int(room.now) .. ',"from":' .. args[at + 5] .. '}'
+                    arrivals[#arrivals + 1] = '{"ev":"arrived","at":' .. int(room.now) .. ',"from":' .. args[at + 6]
+                        .. (via and (',"via":' .. via) or '') .. '}'
                 end
+            elseif room.dwell_ms > 0 then
+                shared.come_back(room, viewer)
             end
             local till = rc('HGET', keys[10], viewer)
             if not till or (till ~= '0' and tonumber(till) <= room.now) then
                 till = ''
             end
-            replies[i + 1] = { 'ok', till }
+            local orders, grabs = '[]', ''
+            if not first then
+                orders = shared.open_orders(keys[19], keys[20], viewer)
+                grabs = rc('HGET', keys[21], viewer) or ''
+            end
+            local brought = tonumber(rc('HGET', room.invited, viewer) or '') or 0
+            local rank = brought > 0 and rc('ZREVRANK', room.board, viewer)
+            replies[i + 1] = { 'ok', till, orders, '{' .. grabs .. '}', rank and rank + 1 or 0, brought }
         end
     end
     rc('ZADD', keys[5], int(room.now + LEASE_MS), worker)
@@ -125,7 +157,7 @@ end
   room_leave: a batch of connections is gone.
 
   keys  [1] meta [2] log [3] bus [4] present HASH [5] viewers of this worker SET
-  args  [1] fallback epoch [2] worker, then for each connection viewer, connection
+  args  [1] vouched replication id [2] worker, then for each connection viewer, connection
   reply {{}, {'ok'}, {'ok'} …}; leaving twice is harmless
   cost  O(1) a connection
 ]]
@@ -136,16 +168,19 @@ local function room_leave(keys, args)
     for i = 1, (#args - 2) / 2 do
         local viewer, word = args[1 + 2 * i], worker .. '.' .. args[2 + 2 * i]
         local had = rc('HGET', keys[4], viewer)
+        local still = false
         if had then
-            local words, still = without(had, worker, function(w) return w == word end)
+            local words
+            words, still = without(had, worker, function(w) return w == word end)
             if #words == 0 then
                 rc('HDEL', keys[4], viewer)
             else
                 rc('HSET', keys[4], viewer, table.concat(words, ' '))
             end
-            if not still then
-                rc('SREM', keys[5], viewer)
-            end
+        end
+        -- Also when the viewer is in no place any more: another worker's join may have evicted this connection.
+        if not still then
+            rc('SREM', keys[5], viewer)
         end
         replies[i + 1] = { 'ok' }
     end
@@ -159,8 +194,9 @@ end
   presence_beat: renew a worker's lease in a room, and say where the room stands.
 
   keys  [1] meta [2] log [3] bus [4] present HASH [5] leases ZSET
-  args  [1] fallback epoch [2] worker
-  reply {} when there is no room, else {now, epoch, seq, online, peak, likes, state, dead worker, dead worker …}
+  args  [1] vouched replication id [2] worker
+  reply {} when there is no room, else {now, epoch, seq, online, peak, likes, state, worker, worker …}: those whose lease
+        ran out. The asking worker is among them when its own had: its viewers may have been purged meanwhile
   cost  O(log workers)
 ]]
 local function presence_beat(keys, args)
@@ -168,9 +204,13 @@ local function presence_beat(keys, args)
     if not room then
         return {}
     end
+    local till = tonumber(rc('ZSCORE', keys[5], args[2]) or '')
     rc('ZADD', keys[5], int(room.now + LEASE_MS), args[2])
     local m = rc('HMGET', room.meta, 'peak', 'likes')
     local reply = { int(room.now), room.epoch, int(room.seq), rc('HLEN', keys[4]), tonumber(m[1]), m[2], room.state }
+    if not till or till <= room.now then
+        reply[#reply + 1] = args[2]
+    end
     for _, worker in ipairs(rc('ZRANGEBYSCORE', keys[5], '-inf', int(room.now), 'LIMIT', 0, 16)) do
         reply[#reply + 1] = worker
     end
@@ -181,7 +221,7 @@ end
   presence_purge: forget up to 500 viewers of a worker that stopped renewing its lease.
 
   keys  [1] meta [2] log [3] bus [4] present HASH [5] leases ZSET [6] viewers of the dead worker SET
-  args  [1] fallback epoch [2] the dead worker
+  args  [1] vouched replication id [2] the dead worker
   reply {'alive'} when it renewed meanwhile, else {'ok', viewers left to purge}
   cost  O(500)
 ]]
@@ -221,7 +261,7 @@ end
   worker whose lease runs.
 
   keys  [1] meta [2] log [3] bus [4] present HASH [5] leases ZSET [6] staff HASH
-  args  [1] fallback epoch [2] grace before the pause, milliseconds [3] pause before the close, milliseconds, 0 never
+  args  [1] vouched replication id [2] grace before the pause, milliseconds [3] pause before the close, milliseconds, 0 never
   reply {'watch', milliseconds until the next check} | {'paused', milliseconds} | {'closing'} | {'done'}
   cost  O(staff)
 ]]
@@ -232,6 +272,8 @@ local function host_check(keys, args)
     if not room or OVER[room.state] then
         return { 'done' }
     end
+    local grace, patience = tonumber(args[2]), tonumber(args[3])
+    local look = math.min(HOST_CHECK_MS, grace)
     local staff = rc('HGETALL', keys[6])
     for i = 1, #staff, 2 do
         if tonumber(staff[i + 1]) >= 3 then
@@ -240,17 +282,16 @@ local function host_check(keys, args)
                 local till = tonumber(rc('ZSCORE', keys[5], string.match(word, '^([^.]+)')) or '')
                 if till and till > room.now then
                     rc('HDEL', room.meta, 'host_gone_at')
-                    return { 'watch', HOST_CHECK_MS }
+                    return { 'watch', look }
                 end
             end
         end
     end
     local m = rc('HMGET', room.meta, 'host_gone_at', 'state_reason', 'state_at')
-    local grace, patience = tonumber(args[2]), tonumber(args[3])
     if room.state == 'paused' and m[2] == 'streamer_gone' then
         local since = tonumber(m[3])
         if patience == 0 then
-            return { 'watch', HOST_CHECK_MS }
+            return { 'watch', look }
         end
         if room.now >= since + patience then
             step_room(room, 'closing', 'streamer_gone')
@@ -259,7 +300,9 @@ local function host_check(keys, args)
         return { 'watch', since + patience - room.now }
     end
     if room.state ~= 'live' then
-        return { 'watch', HOST_CHECK_MS }
+        -- Somebody else runs the room; once it is live again, the grace starts anew.
+        rc('HDEL', room.meta, 'host_gone_at')
+        return { 'watch', look }
     end
     local gone_at = tonumber(m[1] or '')
     if not gone_at then
@@ -269,8 +312,9 @@ local function host_check(keys, args)
     if room.now < gone_at + grace then
         return { 'watch', gone_at + grace - room.now }
     end
+    rc('HDEL', room.meta, 'host_gone_at')
     step_room(room, 'paused', 'streamer_gone')
-    return { 'paused', math.max(patience, HOST_CHECK_MS) }
+    return { 'paused', patience > 0 and patience or look }
 end
 
 register('room_join', room_join)

@@ -5,6 +5,9 @@
   tests tests/lua/test_shelf.py
 ]]
 
+-- Largest integer that every client reads exactly (protocol/limits.py).
+local INTEGER_MAX = 2 ^ 53 - 1
+
 --[[
   notice_set: replace the announcement, optionally only if the sender knows the current one.
 
@@ -62,8 +65,9 @@ local function item_put(keys, args)
         sort = tonumber(rc('ZSCORE', shelf, item) or '')
     end
     if not sort then
+        -- Behind the largest number the wire can carry there is no place; then it shares that one.
         local last = rc('ZREVRANGE', shelf, 0, 0, 'WITHSCORES')
-        sort = (tonumber(last[2]) or 0) + 1
+        sort = math.min((tonumber(last[2]) or 0) + 1, INTEGER_MAX)
     end
     local sold_out = 'false'
     if was and string.find(was, '"sold_out":true', 1, true) then

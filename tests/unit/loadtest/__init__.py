@@ -1,0 +1,1 @@
+"""Unit tests of `loadtest/`: plans, arrivals, histograms, the oracle. No server is started."""

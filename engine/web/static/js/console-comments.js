@@ -66,12 +66,16 @@ export class Comments {
     if (value.ev === "thinned") return el("p", { class: "note-row" }, t("live.thinned", { n: value.dropped }));
     const { comment, from, text, at } = value;
     const asked = this.names.get(value.reply_to);
-    const act = (name, words, onclick) => el("button", { class: "tiny", type: "button", title: t(words), onclick, attrs: { "aria-label": `${t(words)} ${from.name}` } }, icon(name));
+    const act = (name, words, onclick) => el("button", {
+      class: "tiny", type: "button", title: t(words), onclick, attrs: { "aria-label": `${t(words)} ${from.name}` },
+    }, icon(name));
     const { attempt } = this.desk;
     const staff = STAFF.includes(from.role);
     return el("div", { class: "said", data: { id: comment } },
       avatar(from),
-      el("div", { class: "meta" }, staff ? el("span", { class: `tag ${from.role}` }, t(`role.${from.role}`)) : null, el("b", {}, from.name), el("time", {}, clockTime(at, true))),
+      el("div", { class: "meta" },
+        staff ? el("span", { class: `tag ${from.role}` }, t(`role.${from.role}`)) : null,
+        el("b", {}, from.name), el("time", {}, clockTime(at, true))),
       el("p", { class: "text" }, asked ? el("span", { class: "to" }, `@${asked.name} `) : null, text),
       el("div", { class: "acts" },
         act("pin", "live.pin", () => attempt("comment.pin", { comment }, text)),
@@ -149,9 +153,20 @@ export class Comments {
       }, t(label));
       return el("li", {}, avatar({ id: viewer, name: person.name }), el("b", {}, person.name), el("span", { class: "quiet" }, words),
         person.until === undefined ? null : undo("viewer.unmute", "people.unmute", "until"),
-        person.how === "ban" ? undo("viewer.unban", "people.unban", "how") : null);
+        person.how === "ban" ? undo("viewer.unban", "people.unban", "how") : null,
+        person.how === "kick" && person.until === undefined ? this.forgetButton(viewer) : null);
     });
     $("people").replaceChildren(...(rows.length ? rows : [el("li", { class: "none" }, t("people.empty"))]));
+  }
+
+  /** A kicked viewer may come back: there is nothing to undo, only the entry to take off the list. */
+  forgetButton(viewer) {
+    return el("button", {
+      class: "tiny", type: "button", title: t("people.forget"), attrs: { "aria-label": t("people.forget") }, onclick: () => {
+        this.people.delete(viewer);
+        this.drawPeople();
+      },
+    }, icon("close"));
   }
 
   // --- the room's voice -----------------------------------------------------------------------------------
@@ -163,7 +178,9 @@ export class Comments {
     $("pinned").hidden = !pinned;
     if (!pinned) return;
     $("pinned").replaceChildren(icon("pin"), el("p", {}, el("b", {}, `${pinned.from.name}：`), pinned.text),
-      el("button", { class: "small", type: "button", onclick: () => this.desk.attempt("comment.unpin", { comment: pinned.comment }, pinned.text) }, t("live.unpin")));
+      el("button", {
+        class: "small", type: "button", onclick: () => this.desk.attempt("comment.unpin", { comment: pinned.comment }, pinned.text),
+      }, t("live.unpin")));
   }
 
   async muteAll(box) {

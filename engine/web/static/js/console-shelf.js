@@ -89,15 +89,21 @@ export class Shelf {
     }
   }
 
-  /** Move one place: give both items new `sort` numbers, and every other one whose number must change. */
+  /** Move one place: neighbours trade their `sort` numbers; where those are equal, the whole shelf is numbered anew. */
   move(from, by) {
     const items = [...this.desk.state().room.items];
-    const [moved] = items.splice(from, 1);
-    items.splice(from + by, 0, moved);
-    items.forEach((item, i) => {
-      const sort = (i + 1) * SORT_STEP;
-      const { sold_out: _, ...fields } = item;
-      if (item.sort !== sort) this.desk.attempt("item.put", { ...fields, sort }, `${item.title} ↕`);
-    });
+    const [one, other] = [items[from], items[from + by]];
+    if (one.sort !== other.sort) {
+      this.place(one, other.sort);
+      this.place(other, one.sort);
+      return;
+    }
+    items.splice(from, 1);
+    items.splice(from + by, 0, one);
+    items.forEach((item, i) => item.sort !== (i + 1) * SORT_STEP && this.place(item, (i + 1) * SORT_STEP));
+  }
+
+  place({ sold_out: _, ...fields }, sort) {
+    this.desk.attempt("item.put", { ...fields, sort }, `${fields.title} ↕`);
   }
 }

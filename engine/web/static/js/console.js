@@ -34,7 +34,8 @@ let stats = {};
 let shelf;
 let comments;
 let campaigns;
-let noticeBase = null; // version of the notice that the editor started from
+let noticeVersion; // the current one, if known: a cleared notice keeps counting, but is null in a snapshot
+let noticeBase; // the version that the editor's text was written against
 let noticeTouched = false;
 
 // --- commands -----------------------------------------------------------------------------------------------
@@ -80,13 +81,17 @@ function ask(text) {
 
 function onJoin(ok) {
   state = applyJoin(state, ok);
-  if (ok.room) comments.reset(state.room.comments);
+  if (ok.room) {
+    comments.reset(state.room.comments);
+    noticeVersion = ok.room.notice?.version;
+  }
   setText($("me"), `${state.you.name} · ${t(`role.${state.you.role}`)}`);
   paint();
 }
 
 function onEvent(event) {
   comments.onEvent(event);
+  if (event.ev === "notice") noticeVersion = event.version;
   state = applyEvent(state, event);
   paint();
 }
@@ -108,7 +113,7 @@ function showEnded(code) {
 // --- painting -----------------------------------------------------------------------------------------------
 
 const LIFECYCLE = {
-  scheduled: ["open"], live: ["pause", "close"], paused: ["resume", "close"], closing: [], closed: [],
+  scheduled: ["open", "close"], live: ["pause", "close"], paused: ["resume", "close"], closing: [], closed: [],
 };
 
 const paint = perFrame(() => {
@@ -190,14 +195,13 @@ function paintNotice() {
   const { notice } = state.room;
   setText($("notice-version"), notice ? t("notice.version", { v: notice.version }) : t("notice.none"));
   // A notice set elsewhere does not overwrite what is being typed here: publishing then meets `conflict`.
-  if (noticeTouched && document.activeElement !== document.body) return;
-  adoptNotice();
+  if (!noticeTouched) adoptNotice();
 }
 
 function adoptNotice() {
   const { notice } = state.room;
   $("notice-text").value = notice?.text || "";
-  noticeBase = notice;
+  noticeBase = noticeVersion;
   noticeTouched = false;
   $("notice-conflict").hidden = true;
   $("notice-error").textContent = "";
@@ -211,23 +215,23 @@ function countNotice() {
   $("notice-save").disabled = bytes > NOTICE_BYTES_MAX;
 }
 
-async function publishNotice(text, base) {
+async function publishNotice(text, version) {
   $("notice-error").textContent = "";
-  // The version is the one this text was written against: somebody else's change is not overwritten unseen.
-  const fields = { text, version: base?.version ?? 0, ...(text && base?.card !== undefined && { card: base.card }) };
+  // With the version this text was written against, somebody else's change is not overwritten unseen.
+  const { notice } = state.room;
+  const fields = { text, ...(version !== undefined && { version }), ...(text && notice?.card && { card: notice.card }) };
   try {
-    const { version = fields.version + 1 } = await run("notice.set", fields, text.slice(0, 40));
+    noticeBase = (await run("notice.set", fields, text.slice(0, 40))).version;
     noticeTouched = false;
-    noticeBase = { ...base, text, version };
     $("notice-text").value = text;
     $("notice-conflict").hidden = true;
     countNotice();
   } catch (err) {
-    if (err.code === "conflict") {
-      const { notice } = state.room;
+    if (err.code === "conflict" && err.version !== undefined) {
+      noticeVersion = err.version;
       $("notice-conflict").hidden = false;
-      $("notice-conflict-text").textContent = t("notice.conflict", { v: notice?.version ?? "?" });
-      $("notice-theirs").textContent = notice?.text || "—";
+      $("notice-conflict-text").textContent = t("notice.conflict", { v: err.version });
+      $("notice-theirs").textContent = state.room.notice?.text || "—";
     } else $("notice-error").textContent = errorText(err);
   }
 }
@@ -247,7 +251,7 @@ function wire() {
   });
   $("notice-clear").addEventListener("click", () => publishNotice("", noticeBase));
   $("notice-take").addEventListener("click", adoptNotice);
-  $("notice-force").addEventListener("click", () => publishNotice($("notice-text").value.trim(), state.room.notice));
+  $("notice-force").addEventListener("click", () => publishNotice($("notice-text").value.trim(), noticeVersion));
   document.addEventListener("visibilitychange", () => !document.hidden && client.wake());
   addEventListener("online", () => client.wake());
   setInterval(sampleNumbers, STATS_EVERY_MS);

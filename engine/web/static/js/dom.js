@@ -65,17 +65,18 @@ export function avatar({ id, name, avatar: url }) {
   return node;
 }
 
-// The drawn goods and the words in a title that call for them; what fits none is a gift.
+// The drawn goods, by the first word of an item's id or else the words in its title; what fits none is a gift.
 const GOODS = [
-  ["tea", /茶|tea/i], ["orange", /橙|橘|柑|柚|果|orange|fruit/i], ["honey", /蜜|糖|酱|honey|jam/i],
+  ["tea", /茶|普洱|观音|乌龙|龙井|tea/i], ["orange", /橙|橘|柑|柚|果|orange|fruit/i], ["honey", /蜜|糖|酱|honey|jam/i],
   ["bowl", /盏|杯|碗|壶|瓷|bowl|cup|mug/i], ["noodle", /面|粉|米|饼|noodle|rice/i],
 ];
 
 /** Return a picture of goods: the cover, or beneath it a drawn one that suits the title. */
-export function cover({ title = "", cover: url }) {
+export function cover({ item = "", title = "", cover: url }) {
   // Of several words the last decides: 茶杯 is a cup.
   const places = GOODS.map(([name, word]) => [name, lastIndex(title, word)]).filter(([, at]) => at >= 0);
-  const [name] = places.sort((a, b) => b[1] - a[1])[0] || ["gift"];
+  const byId = [...GOODS, ["gift"]].find(([word]) => item.startsWith(word));
+  const [name] = byId || places.sort((a, b) => b[1] - a[1])[0] || ["gift"];
   const node = el("span", { class: `cover cover-${name}`, attrs: { "aria-hidden": "true" } });
   if (isHttps(url)) node.append(picture(url));
   return node;

@@ -15,7 +15,7 @@ export class Hearts {
     this.canvas = canvas;
     this.pen = canvas.getContext("2d");
     this.flying = [];
-    this.shape = new Path2D("M0 9C-1 9-10 3-10-3.500A5.600 5.600 0 0 1 0-6.300A5.600 5.600 0 0 1 10-3.500C10 3 1 9 0 9Z");
+    this.shape = new Path2D("M0 9C-1 9-10 3-10-3.5A5.6 5.6 0 0 1 0-6.3A5.6 5.6 0 0 1 10-3.5C10 3 1 9 0 9Z");
     this.draw = this.draw.bind(this);
     new ResizeObserver(() => this._fit()).observe(canvas);
     this._fit();

@@ -19,10 +19,16 @@ export class LiveList {
   constructor(scroller, render, onUnseen) {
     Object.assign(this, { scroller, render, onUnseen, waiting: [], unseen: 0, following: true });
     this.flush = perFrame(() => this._write());
+    let before = 0;
     scroller.addEventListener("scroll", () => {
-      this.following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_END_PX;
+      const nearEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_END_PX;
+      // Only a reader moves back: being far from the end for any other reason is not a wish to stop following.
+      if (nearEnd) this.following = true;
+      else if (scroller.scrollTop < before) this.following = false;
+      before = scroller.scrollTop;
       if (this.following && this.unseen) this._setUnseen(0);
     }, { passive: true });
+    new ResizeObserver(() => this.following && this.toEnd()).observe(scroller);
   }
 
   /** Add a value at the end with the next frame. More than the cap at once: only the newest are kept. */

@@ -35,7 +35,7 @@ const LIKES_FLUSH_MS = 340; // at most 3 sends a second
 const LIKES_PER_COMMAND_MAX = 50;
 const LIKES_PENDING_MAX = 500; // taps beyond this, while offline or limited, are forgotten
 
-/** A refused or unfinished command. `code` is the protocol's, or the local `disconnected`; all other fields are kept. */
+/** A refused or unfinished command: the protocol's `err` fields; `code` may also be the local `disconnected`. */
 export class CommandError extends Error {
   constructor(err) {
     super(err.message || err.code);
@@ -95,7 +95,6 @@ export class LiveroomClient {
     Object.assign(this, { connect, room, token, renew, joinFields: join, onJoin, onEvent, onStatus, clock });
     this.status = { state: "closed" };
     this.offset = 0; // store clock minus local clock, milliseconds
-    this.rtt = null; // round trip of the sample that gave `offset`
     this.samples = [];
     this.epoch = null;
     this.seq = 0;
@@ -163,6 +162,7 @@ export class LiveroomClient {
 
   _open() {
     this._clearTimers();
+    this._closeSocket();
     this._setStatus({ state: "connecting" });
     this.joined = false;
     this.reconnectAt = null;
@@ -228,14 +228,14 @@ export class LiveroomClient {
 
   /** Close our side without a close code from the server, and come back after `delay` or the usual back-off. */
   _drop(delay) {
-    const { socket } = this;
-    this.socket = null;
-    try {
-      socket.close(1000);
-    } catch {
-      // It was already closed.
-    }
+    this._closeSocket();
     this._closed(1006, delay);
+  }
+
+  _closeSocket() {
+    const { socket } = this;
+    this.socket = null; // from here on it is not heard
+    if (socket) socket.close(1000);
   }
 
   _closed(code, delay) {
@@ -252,20 +252,19 @@ export class LiveroomClient {
     }
     if (code === 4402 && this.renew && this.renewals < RENEWALS_MAX) this._renew();
     else if (code >= 4000 && code < 4500) this._end(code);
-    else this._wait(delay ?? this._backoff());
-  }
-
-  _wait(delay) {
-    this._setStatus({ state: "waiting", retry_ms: delay });
-    this._after("open", delay, () => this._open());
+    else {
+      const wait = delay ?? this._backoff();
+      this._setStatus({ state: "waiting", retry_ms: wait });
+      this._after("open", wait, () => this._open());
+    }
   }
 
   _backoff() {
+    if (this.reconnectAt !== null) return Math.max(0, this.reconnectAt - this.clock()); // the server has spread us
     const ceiling = Math.min(BACKOFF_MS.first * 2 ** this.attempts, BACKOFF_MS.most);
     this.attempts += 1;
     // Half fixed, half random, so that viewers cut off together do not come back together.
-    const jittered = Math.round(ceiling * (0.5 + Math.random() / 2));
-    return this.reconnectAt === null ? jittered : Math.max(0, this.reconnectAt - this.clock());
+    return Math.round(ceiling * (0.5 + Math.random() / 2));
   }
 
   async _renew() {
@@ -275,16 +274,16 @@ export class LiveroomClient {
       this.token = await this.renew();
       if (this.status.state === "connecting") this._open();
     } catch {
-      this._end(4402);
+      if (this.status.state === "closed") return; // stopped meanwhile
+      if (this.renewals < RENEWALS_MAX) this._after("open", this._backoff(), () => this._renew());
+      else this._end(4402);
     }
   }
 
   _end(code) {
-    const { socket } = this;
-    this.socket = null;
+    this._closeSocket();
     this.joined = false;
     this._clearTimers();
-    if (socket) socket.close(1000);
     const waiting = [...this.pending.values()];
     this.pending.clear();
     this._setStatus({ state: "closed", code });
@@ -309,7 +308,7 @@ export class LiveroomClient {
     for (const message of messages) {
       if (this.socket !== socket) return; // a message before this one ended the connection
       if (message.re !== undefined) this._reply(message);
-      else if (this.joined) this._event(message);
+      else if (this.joined) this._event(message); // what comes before the snapshot is in the snapshot
     }
   }
 
@@ -319,9 +318,9 @@ export class LiveroomClient {
     this.pending.delete(re);
     if (err && err.definite === false && entry.frame.key) {
       this.pending.set(re, entry); // unknown outcome: ask again, same key; the entry's timer bounds it
-      const pause = err.retry_ms || Math.min(BACKOFF_MS.first * 2 ** entry.tries, BACKOFF_MS.most);
-      setTimeout(() => this.joined && this.pending.get(re) === entry && this.pending.delete(re)
-        && this._dispatch(entry), pause);
+      setTimeout(() => {
+        if (this.joined && this.pending.get(re) === entry && this.pending.delete(re)) this._dispatch(entry);
+      }, err.retry_ms || BACKOFF_MS.first * 2 ** entry.tries);
       return;
     }
     clearTimeout(entry.timer);
@@ -386,10 +385,9 @@ export class LiveroomClient {
   /** Keep the offset of the quickest of the last samples: the shorter the trip, the smaller the error. */
   _sampleClock(serverNow, sentAt) {
     const rtt = this.clock() - sentAt;
-    this.samples = [...this.samples, { rtt, offset: Math.round(serverNow + rtt / 2 - this.clock()) }].slice(-RTT_SAMPLES_MAX);
-    const best = this.samples.reduce((a, b) => (b.rtt <= a.rtt ? b : a));
-    this.rtt = best.rtt;
-    this.offset = best.offset;
+    const sample = { rtt, offset: Math.round(serverNow + rtt / 2 - this.clock()) };
+    this.samples = [...this.samples, sample].slice(-RTT_SAMPLES_MAX);
+    this.offset = this.samples.reduce((a, b) => (b.rtt <= a.rtt ? b : a)).offset;
   }
 
   _setStatus(status) {

@@ -94,9 +94,10 @@ function sorted(items) {
   return [...items].sort((a, b) => a.sort - b.sort || (a.item < b.item ? -1 : 1));
 }
 
-function upsert(list, id, object) {
-  const at = list.findIndex((other) => other[id] === object[id]);
-  return at < 0 ? [...list, object] : list.map((other, i) => (i === at ? { ...other, ...object } : other));
+/** Put `object` in the place of the one with its id, in the order of `moment`, ties by id. */
+function scheduled(list, id, object, moment) {
+  return [...without(list, id, object[id]), object]
+    .sort((a, b) => a[moment] - b[moment] || (a[id] < b[id] ? -1 : 1));
 }
 
 function without(list, id, value) {
@@ -113,7 +114,7 @@ const inYou = (state, change) => ({ ...state, you: { ...state.you, ...change } }
 
 function putSale(state, event) {
   const past = { ...state.past, sales: without(state.past.sales, "sale", event.sale) };
-  return { ...inRoom(state, { sales: upsert(state.room.sales, "sale", objectOf(event)) }), past };
+  return { ...inRoom(state, { sales: scheduled(state.room.sales, "sale", objectOf(event), "starts_at") }), past };
 }
 
 function setSaleState(state, sale, value) {
@@ -137,7 +138,8 @@ function closePacket(state, event) {
 
 function addComment(state, event) {
   const { comments } = state.room;
-  if (comments.some((known) => known.comment === event.comment)) return state;
+  // Chat carries no `seq`: one that comes around the snapshot may be in it already. Numbers rise.
+  if (comments.length && event.comment <= comments.at(-1).comment) return state;
   const { ev, ...comment } = event;
   return inRoom(state, { comments: [...comments, comment].slice(-COMMENTS_MAX) });
 }
@@ -150,20 +152,17 @@ function deleteComment(state, { comment }) {
   });
 }
 
-function pinComment(state, event) {
-  return inRoom(state, { pinned: event.comment === null ? null : pinnedOf(event) });
-}
-
-/** A pinned comment is flat in the event, or the object under `comment`. */
-function pinnedOf(event) {
-  if (typeof event.comment === "object") return event.comment;
-  const { ev, seq, ...comment } = event;
-  return comment;
+/** Title, cover, playback and planned start: a field that is absent has no value now. */
+function updateRoom(state, { title, cover, playback, starts_at: startsAt }) {
+  const { cover: _, playback: __, starts_at: ___, ...room } = state.room;
+  const given = Object.entries({ title, cover, playback, starts_at: startsAt }).filter(([, value]) => value !== undefined);
+  return { ...state, room: { ...room, ...Object.fromEntries(given) } };
 }
 
 const CHANGES = {
   "room.state": (state, { state: value }) => inRoom(state, { state: value }),
-  notice: (state, event) => inRoom(state, { notice: objectOf(event) }),
+  "room.updated": updateRoom,
+  notice: (state, event) => inRoom(state, { notice: event.text ? objectOf(event) : null }),
   "item.put": (state, event) => inRoom(state, {
     items: sorted([...without(state.room.items, "item", event.item), objectOf(event)]),
   }),
@@ -178,12 +177,12 @@ const CHANGES = {
   "seckill.sold_out": (state, { sale }) => setSaleState(state, sale, "sold_out"),
   "seckill.back": (state, { sale }) => setSaleState(state, sale, "open"),
   "redpacket.opened": (state, event) => inRoom(state, {
-    packets: upsert(state.room.packets, "packet", objectOf(event)),
+    packets: scheduled(state.room.packets, "packet", objectOf(event), "opens_at"),
   }),
   "redpacket.closed": closePacket,
   "room.muted_all": (state, { on }) => inRoom(state, { muted_all: on }),
   "comment.deleted": deleteComment,
-  "comment.pinned": pinComment,
+  "comment.pinned": (state, { comment }) => inRoom(state, { pinned: comment }),
   "viewer.removed": (state, { viewer, how }) => ({
     ...state, removed: [...without(state.removed, "viewer", viewer), { viewer, how }].slice(-REMOVED_MAX),
   }),
@@ -202,7 +201,7 @@ const CHANGES = {
   rank: (state, { top }) => inGauges(state, { rank: top }),
 
   "you.order": (state, event) => inYou(state, {
-    orders: upsert(state.you.orders, "order", objectOf(event)).slice(-ORDERS_MAX),
+    orders: [...without(state.you.orders, "order", event.order), objectOf(event)].slice(-ORDERS_MAX),
   }),
   "you.muted": (state, { until }) => inYou(state, { muted_until: until }),
   "you.grab": (state, { packet, amount_cents: cents }) => inYou(state, {

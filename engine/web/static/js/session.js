@@ -6,6 +6,8 @@
  * token is never in a log. Does not read what is inside the token.
  */
 
+import { t } from "./i18n.js";
+
 const TOKEN_KEPT = (role, room) => `liveroom.token.${role}.${room}`;
 const DEMO_VIEWER = (role, room) => `liveroom.demo.${role}.${room}`;
 
@@ -34,17 +36,18 @@ export function forgetToken(role, room) {
 }
 
 async function demoToken(role, room) {
-  const kept = JSON.parse(sessionStorage.getItem(DEMO_VIEWER(role, room)) || "{}");
+  const name = t(`demo.${role}`, { n: 1 + Math.floor(Math.random() * 99) });
+  const kept = JSON.parse(sessionStorage.getItem(DEMO_VIEWER(role, room)) || JSON.stringify({ name }));
   const response = await fetch("/demo/token", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ room, role, ...kept }),
   });
   if (!response.ok) throw new NoToken(String(response.status));
-  const { token, viewer, name } = await response.json();
+  const given = await response.json();
   // The same tab stays the same viewer after a reload.
-  sessionStorage.setItem(DEMO_VIEWER(role, room), JSON.stringify({ viewer, name }));
-  return token;
+  sessionStorage.setItem(DEMO_VIEWER(role, room), JSON.stringify({ viewer: given.viewer, name: given.name }));
+  return given.token;
 }
 
 /** Address of the engine's WebSocket on the host that served this page. */

@@ -58,7 +58,7 @@ function onJoin(ok) {
 
 const CHAT = {
   comment(event) {
-    if (state.room.comments.some((other) => other.comment === event.comment)) return;
+    if (known.has(event.comment)) return; // already on the screen
     remember(event);
     sawFace(event.from);
     comments.push(event);
@@ -130,9 +130,9 @@ function paintRoom(room, before) {
     $("state").className = `badge ${room.state}`;
     $("state").replaceChildren(...(room.state === "live" ? [bars()] : []), t(`state.${room.state}`));
   }
-  if (room.cover !== before.cover && isHttps(room.cover)) {
-    $("scene").classList.add("has-cover");
-    $("scene").firstElementChild.replaceChildren(cover({ item: "", cover: room.cover }));
+  if (room.cover !== before.cover) {
+    $("scene").classList.toggle("has-cover", isHttps(room.cover));
+    $("scene").firstElementChild.replaceChildren(isHttps(room.cover) ? cover({ cover: room.cover }) : "");
   }
   paintStage(room);
   if (room.notice !== before.notice) paintNotice(room.notice);
@@ -159,9 +159,6 @@ function paintNotice(notice) {
   if (!text) return;
   setText($("ticker-text"), text.replace(/\s+/g, " "));
   setText($("notice-text"), text);
-  const link = typeof notice.card === "string" ? notice.card : notice.card?.url;
-  $("notice-card").replaceChildren(isHttps(link)
-    ? el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, notice.card.title || link) : "");
   const tooLong = $("ticker-text").scrollWidth - $("ticker-text").parentElement.clientWidth;
   $("ticker").classList.toggle("runs", tooLong > 0);
   $("ticker").style.setProperty("--by", `${-tooLong - 20}px`);
@@ -284,7 +281,8 @@ async function sendComment() {
       blockedUntil = Date.now() + (err.retry_ms || 1_000);
       setTimeout(paint, (err.retry_ms || 1_000) + 50);
     }
-    say(err.code === "muted" && err.until !== undefined ? mutedText(err.until) : errorText(err), err.retry_ms);
+    const muted = err.code === "muted" && !err.all;
+    say(muted && err.until !== undefined ? mutedText(err.until) : errorText(err), err.retry_ms);
     paint();
   }
 }
@@ -358,7 +356,8 @@ function wire() {
     event.preventDefault();
     sendComment();
   });
-  $("say").addEventListener("input", paint);
+  // At once, not with the next frame: a disabled button would swallow an Enter that follows quickly.
+  $("say").addEventListener("input", paintComposer);
   $("replying-cancel").addEventListener("click", endReply);
   $("newer").addEventListener("click", () => comments.toEnd());
   $("bag").addEventListener("click", () => sheets.show("sheet-shelf"));

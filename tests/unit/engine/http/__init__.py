@@ -1,0 +1,1 @@
+"""Unit tests of `engine/http/`: statuses, problem documents, headers."""

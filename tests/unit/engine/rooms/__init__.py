@@ -1,0 +1,1 @@
+"""Unit tests of `engine/rooms/`: pure rules, so only values."""

@@ -1,0 +1,130 @@
+"""
+Many likes → one step of the store.
+
+Decides how taps are gathered per room and worker, and when they are acknowledged: once the store has them, so the total
+is exact. Nothing is on a timer: the next flush leaves when the one before is back.
+
+Source: docs/architecture.md, "Store".
+"""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from typing import Final
+
+from engine.errors import CommandRejected
+from engine.fanout.hub import Hub
+from engine.fanout.room import Room
+from engine.rooms.limits import Bucket
+from engine.store.store import Answer, Answered, Store
+
+#: An unknown flush is asked about again after this long (seconds).
+_LIKES_AGAIN_S: Final = 0.1
+
+
+class LikeGatherer:
+    """
+    The likes of one room on this worker: gathered while a flush is under way, acknowledged once the store has them.
+
+    A flush whose outcome is unknown is repeated with the same number until the store answers, so it counts once; those
+    who wait for it are told that the outcome is unknown when their time is up.
+
+    Bounds: one rate bucket per viewer who liked; at 50,000 of them the full ones are dropped.
+    """
+
+    _BUCKETS_MAX: Final = 50_000
+
+    def __init__(
+        self,
+        room: Room,
+        store: Store,
+        worker: str,
+        flushes: Iterator[int],
+        per_s: float,
+        burst: int,
+    ) -> None:
+        """
+        Begin with an empty hand.
+
+        Args:
+            flushes: Rising numbers that this worker has not used before, so that the gatherer of a room that was let go
+                and is held again does not repeat those of the one before it: the store would not count them.
+        """
+        self._room = room
+        self._store = store
+        self._worker = worker
+        self._per_s, self._burst = per_s, burst
+        self._buckets: dict[str, Bucket] = {}
+        self._flushes = flushes
+        self._flying = False
+        self._likes = 0
+        self._waiting: list[Answered] = []
+        #: As last told by the store.
+        self.total = int(room.memory.gauges()["likes"])
+
+    def allow(self, viewer: str, now_s: float) -> float:
+        """Return 0.0 when a viewer may like now, else the seconds to wait."""
+        bucket = self._buckets.get(viewer)
+        if bucket is None:
+            if len(self._buckets) >= self._BUCKETS_MAX:
+                self._buckets = {
+                    name: kept for name, kept in self._buckets.items() if not kept.is_full(now_s)
+                }
+            bucket = self._buckets[viewer] = Bucket(self._per_s, self._burst)
+        return bucket.take(now_s)
+
+    def add(self, likes: int, answered: Answered) -> None:
+        """Count likes with the next flush."""
+        self._likes += likes
+        self._waiting.append(answered)
+        if not self._flying:
+            self._send_next()
+
+    def _send_next(self) -> None:
+        likes, self._likes = self._likes, 0
+        waiting, self._waiting = self._waiting, []
+        self._flying = True
+        self._send(next(self._flushes), likes, waiting)
+
+    def _send(self, flush: int, likes: int, waiting: list[Answered]) -> None:
+        def answered(answer: Answer) -> None:
+            unknown = not isinstance(answer, (bytes, CommandRejected)) and not getattr(
+                answer, "definite", True
+            )
+            if isinstance(answer, bytes):
+                self.total = max(self.total, int(answer))
+            for tell in waiting:
+                tell(answer)
+            if unknown:
+                # The store may or may not have it. Asking again with the same number settles it.
+                loop = asyncio.get_running_loop()
+                loop.call_later(_LIKES_AGAIN_S, self._send, flush, likes, [])
+                return
+            self._flying = False
+            if self._waiting:
+                self._send_next()
+
+        self._store.add_likes(self._room.names, self._worker, flush, likes, answered)
+
+
+class LikeGatherers:
+    """The gatherer of each room this worker holds."""
+
+    def __init__(self, store: Store, hub: Hub, *, per_s: float, burst: int) -> None:
+        self._store = store
+        self._hub = hub
+        self._per_s, self._burst = per_s, burst
+        self._gatherers: dict[Room, LikeGatherer] = {}
+        self._flushes = itertools.count(1)
+
+    def of(self, room: Room) -> LikeGatherer:
+        """Return the gatherer of a room's likes; those of rooms that were let go are forgotten."""
+        gatherer = self._gatherers.get(room)
+        if gatherer is None:
+            held = set(self._hub.rooms)
+            self._gatherers = {kept: likes for kept, likes in self._gatherers.items() if kept in held}
+            gatherer = LikeGatherer(
+                room, self._store, self._hub.worker, self._flushes, self._per_s, self._burst
+            )
+            self._gatherers[room] = gatherer
+        return gatherer

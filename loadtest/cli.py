@@ -1,0 +1,230 @@
+"""
+The command line of the load test.
+
+Decides options, their environment variables and the exit codes: 0 pass, 1 usage, 2 invariant violated, 3 threshold
+missed, 4 generator saturated. The only `sys.exit` of this package.
+"""
+
+import asyncio
+import secrets
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, cast, get_args
+
+import typer
+from rich.console import Console
+
+from loadtest import report
+from loadtest import scenario as scenarios
+from loadtest.api import ApiError, http_url
+from loadtest.report import Exit, Result
+from loadtest.run import Settings, Strike, default_out, run
+from loadtest.scenario import Scenario, ScenarioError
+from loadtest.spawn import SpawnError, Victim, dev_server
+from loadtest.swarm import GeneratorDied
+from loadtest.tokens import SigningKey, TokenError
+from protocol.codec import CODECS
+
+DEV_MERCHANT_KEY: Final = "dev-key-demo"
+DEV_TENANT: Final = "demo"
+DEV_SIGNING_KEY: Final = Path("liveroom-data/dev-key.json")
+PROCESSES_MAX: Final = 64
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _program() -> None:
+    """Play thousands of viewers against a room and prove what they were promised."""
+
+
+@app.command("scenarios")
+def _scenarios() -> None:
+    """List the scenarios that come with the program."""
+    console = Console()
+    for name in scenarios.available():
+        console.print(f"{name:<16}{scenarios.load(name, {}).description}", highlight=False)
+
+
+@app.command("run")
+def _run(
+    scenario: Annotated[str, typer.Argument(help="Name of a scenario, or a .toml file.")],
+    target: Annotated[
+        str, typer.Option(envvar="LIVEROOM_TARGET", help="Where the server listens.")
+    ] = "ws://127.0.0.1:8080",
+    viewers: Annotated[int | None, typer.Option(help="viewers.count")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of the steady phase.")] = None,
+    ramp: Annotated[float | None, typer.Option(help="viewers.ramp_s")] = None,
+    comments_per_s: Annotated[float | None, typer.Option("--comments-per-s", help="comments.per_s")] = None,
+    likes_per_s: Annotated[float | None, typer.Option("--likes-per-s", help="likes.per_s, in taps")] = None,
+    facts_per_s: Annotated[float | None, typer.Option("--facts-per-s", help="facts.per_s")] = None,
+    stock: Annotated[int | None, typer.Option(help="seckill.stock")] = None,
+    claims: Annotated[int | None, typer.Option(help="seckill.claims, of all viewers")] = None,
+    hold_s: Annotated[int | None, typer.Option("--hold-s", help="seckill.hold_s")] = None,
+    pay_ratio: Annotated[float | None, typer.Option("--pay-ratio", help="seckill.pay_ratio")] = None,
+    packets: Annotated[int | None, typer.Option(help="redpacket.packets")] = None,
+    shares: Annotated[int | None, typer.Option(help="redpacket.shares, of each packet")] = None,
+    grabbers: Annotated[int | None, typer.Option(help="redpacket.grabbers, of each packet")] = None,
+    expire_one: Annotated[
+        bool | None, typer.Option("--expire-one/--no-expire-one", help="redpacket.expire_one")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other number: likes.batch_mean=5")
+    ] = None,
+    threshold: Annotated[
+        list[str] | None, typer.Option(help='Another bound: "delivery_p99_ms < 200"')
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same plan. Default: a new one.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Folder for the results. Default: under loadtest-out."),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, max=PROCESSES_MAX, help="Generator processes.")] = 1,
+    codec: Annotated[str, typer.Option(help="json or msgpack")] = "json",
+    merchant_key: Annotated[
+        str, typer.Option(envvar="LIVEROOM_MERCHANT_KEY", show_default=False, help="Default: the dev one.")
+    ] = DEV_MERCHANT_KEY,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"File with an HS256 key. Default: {DEV_SIGNING_KEY} if there, else POST /v1/tokens."
+        ),
+    ] = None,
+    tenant: Annotated[str, typer.Option(help="Tenant of the signed tokens.")] = DEV_TENANT,
+    spawn: Annotated[
+        bool, typer.Option("--spawn", help="Start a dev server for this run, with data of its own.")
+    ] = False,
+    kill: Annotated[
+        str | None,
+        typer.Option(help="With --spawn: `server` or `store` gets a kill -9 in the middle of the run."),
+    ] = None,
+    kill_at: Annotated[
+        float | None,
+        typer.Option(
+            "--kill-at", min=0, help="Seconds after the start. Default: just after the sale starts."
+        ),
+    ] = None,
+) -> int:
+    """Play SCENARIO against a server and judge what it did."""
+    overrides: dict[str, Any] = {
+        "viewers.count": viewers,
+        "seconds": seconds,
+        "viewers.ramp_s": ramp,
+        "comments.per_s": comments_per_s,
+        "likes.per_s": likes_per_s,
+        "facts.per_s": facts_per_s,
+        "seckill.stock": stock,
+        "seckill.claims": claims,
+        "seckill.hold_s": hold_s,
+        "seckill.pay_ratio": pay_ratio,
+        "redpacket.packets": packets,
+        "redpacket.shares": shares,
+        "redpacket.grabbers": grabbers,
+        "redpacket.expire_one": expire_one,
+    }
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    overrides |= dict(scenarios.parse_override(text) for text in override or [])
+    for text in threshold or []:
+        metric, _, rule = text.strip().partition(" ")
+        overrides[f"thresholds.{metric}"] = rule
+    chosen = scenarios.load(scenario, overrides)
+    for section in {name.partition(".")[0] for name in overrides} & {"seckill", "redpacket"}:
+        if chosen.plays != section:
+            raise ScenarioError(f"{section}: the scenario {chosen.name} has none")
+    if kill is not None and kill not in get_args(Victim):
+        raise ScenarioError(f"--kill: {kill!r} is not one of {', '.join(get_args(Victim))}")
+    if (kill is not None and not spawn) or (kill_at is not None and kill is None):
+        raise ScenarioError(
+            "--kill takes --spawn, and --kill-at takes --kill: only a server of our own is killed"
+        )
+    if codec not in CODECS:
+        raise ScenarioError(f"--codec: {codec!r} is not one of {', '.join(CODECS)}")
+    try:
+        http_url(target)
+    except ValueError as error:
+        raise ScenarioError(f"--target: {error}") from None
+    if signing_key is None and not spawn and DEV_SIGNING_KEY.exists():
+        signing_key = DEV_SIGNING_KEY
+    key = SigningKey.read(signing_key, tenant) if signing_key is not None else None
+    folder = out if out is not None else default_out(datetime.now(UTC), chosen.name)
+    settings = Settings(
+        target=target,
+        merchant_key=merchant_key,
+        seed=secrets.randbelow(1_000_000) if seed is None else seed,
+        codec=codec,
+        processes=processes,
+        signing_key=key,
+        out=folder,
+        command=_shown(sys.argv),
+    )
+    console = Console()
+    result = asyncio.run(
+        _against_own_server(chosen, settings, console, kill, kill_at)
+        if spawn
+        else run(chosen, settings, console)
+    )
+    console.print(report.text(result), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"results    {folder}", highlight=False, markup=False, soft_wrap=True)
+    return result.exit_code
+
+
+async def _against_own_server(
+    scenario: Scenario, settings: Settings, console: Console, kill: str | None, kill_at_s: float | None
+) -> Result:
+    async with dev_server() as server:
+        strike = None
+        if kill is not None:
+            victim = cast(Victim, kill)
+            strike = Strike(blow=lambda: server.kill(victim), at_s=kill_at_s)
+        key = SigningKey.read(server.signing_key, DEV_TENANT)
+        own = replace(
+            settings,
+            target=server.target,
+            merchant_key=DEV_MERCHANT_KEY,
+            signing_key=key,
+            strike=strike,
+        )
+        result = await run(scenario, own, console)
+        if settings.out is not None and (said := server.log()):
+            (settings.out / "server.log").write_text(said, encoding="utf-8")
+        return result
+
+
+def _shown(arguments: list[str]) -> list[str]:
+    """Return the command line without its secrets."""
+    shown = [Path(arguments[0]).name]
+    hide = False
+    for argument in arguments[1:]:
+        if hide:
+            argument, hide = "…", False
+        elif argument == "--merchant-key":
+            hide = True
+        elif argument.startswith("--merchant-key="):
+            argument = "--merchant-key=…"
+        shown.append(argument)
+    return shown
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    complaint = Console(stderr=True)
+    try:
+        code = app(standalone_mode=False)
+    except (ScenarioError, TokenError, ApiError, GeneratorDied, SpawnError) as error:
+        complaint.print(f"liveroom-loadtest: {error}", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(Exit.USAGE)
+    except KeyboardInterrupt:
+        complaint.print("liveroom-loadtest: interrupted", highlight=False)
+        sys.exit(Exit.USAGE)
+    except Exception as error:
+        # Errors in the arguments come from typer's parser, which shows them itself and exits with 2; here 2 means
+        # a broken promise of the server.
+        if not hasattr(error, "format_message"):
+            raise
+        complaint.print(
+            f"liveroom-loadtest: {error.format_message()}", highlight=False, markup=False, soft_wrap=True
+        )
+        sys.exit(Exit.USAGE)
+    sys.exit(code if isinstance(code, int) else Exit.PASS)

@@ -1,0 +1,203 @@
+"""
+One run from beginning to end.
+
+Decides the order: make the plan, create the room, get tokens, start the generators, play, close with one last fact,
+wait until everybody holds it, leave, read the room back, judge, write down. Each part is decided elsewhere.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from loadtest import history, oracle, report
+from loadtest import plan as planning
+from loadtest import swarm as swarms
+from loadtest.api import MerchantApi
+from loadtest.history import History
+from loadtest.live import LiveView
+from loadtest.plan import Plan
+from loadtest.report import Result
+from loadtest.scenario import Scenario, ScenarioError
+from loadtest.shop import Shop
+from loadtest.swarm import Swarm
+from loadtest.tokens import SigningKey
+
+#: Tokens outlive the run by this much.
+TOKEN_SPARE_S: Final = 900
+#: Most tokens asked for by HTTP; more take a signing key.
+HTTP_TOKENS_MAX: Final = 20_000
+
+#: How long payments under way may take after the end.
+PAYMENTS_TIMEOUT_S: Final = 20.0
+#: If nobody says when to strike: this long after the moment everything is about.
+STRIKE_AFTER_PEAK_S: Final = 0.03
+
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strike:
+    """Something done to the server on purpose while it runs."""
+
+    #: Does it, and returns what was done when everything is up again.
+    blow: Callable[[], Awaitable[str]]
+    #: Seconds after the start of the run; None: just after the plan's peak.
+    at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything about a run that is not in the scenario."""
+
+    target: str
+    merchant_key: str = field(repr=False)
+    seed: int
+    codec: str = "json"
+    processes: int = 1
+    #: Signs tokens here; without it they are asked for over HTTP.
+    signing_key: SigningKey | None = None
+    out: Path | None = None
+    strike: Strike | None = None
+    #: The command line as it may be shown: without secrets.
+    command: Sequence[str] = ()
+
+
+def run_tag(seed: int, now_ms: int) -> str:
+    """Return a tag no other run has: the seed and the moment. At most 24 letters and digits."""
+    return f"s{_base36(seed)}t{_base36(now_ms)}"[:24]
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+    return digits or "0"
+
+
+async def run(scenario: Scenario, settings: Settings, console: Console) -> Result:
+    """
+    Play `scenario` and return its result.
+
+    Raises:
+        ScenarioError: If the scenario asks for something impossible.
+        ApiError: If the server is not there or refuses to set the room up.
+        GeneratorDied: If a generator process ended by itself.
+        SpawnError: If the server was killed on purpose and did not come back.
+
+    Cancelling this is safe: the generators are ended; the room stays as it is.
+    """
+    plan = planning.make(scenario, settings.seed)
+    tag = run_tag(settings.seed, time.time_ns() // 1_000_000)
+    room = f"load-{tag}"
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    async with MerchantApi(settings.target, settings.merchant_key) as api:
+        await api.create_room(room, f"{scenario.name} {tag}")
+        tokens = await _tokens(api, plan, settings, tag, room)
+        parts = swarms.shares(
+            plan,
+            run=tag,
+            room=room,
+            target=settings.target,
+            codec=settings.codec,
+            tokens=tokens,
+            processes=settings.processes,
+        )
+        async with Swarm(parts) as swarm:
+            with LiveView(console, plan, swarm) as view:
+                swarm.on_progress = view.show
+                view.phase("playing")
+                shop = Shop(api, plan, tag, room)
+                faults = await _play(plan, settings, swarm, shop)
+                view.phase("draining")
+                await _close_with_a_fact(api, room, tag)
+                seq = max(event["seq"] for event in await api.events(room))
+                comments = int((await api.stats(room))["comments"])
+                await swarm.drain(seq, comments, scenario.drain.deadline_s)
+                view.phase("leaving")
+                recorded = History(tag, room, seq, await swarm.leave(), shop.payments, faults)
+            seconds = time.monotonic() - swarm.started_s
+            dump = await api.dump(room)
+            await api.close_room(room)
+            findings = oracle.judge(plan, recorded, dump)
+            result = report.build(
+                plan=plan,
+                swarm=swarm,
+                history=recorded,
+                findings=findings,
+                target=settings.target,
+                command=settings.command,
+                started_at=started_at,
+                seconds=seconds,
+            )
+    if settings.out is not None:
+        report.write(result, plan, history.to_bytes(recorded), settings.out)
+    return result
+
+
+async def _play(plan: Plan, settings: Settings, swarm: Swarm, shop: Shop) -> list[str]:
+    """Play the plan, with the shop open and the server struck if that is asked for; return what was done to it."""
+    striking: asyncio.Task[str] | None = None
+
+    def begun() -> None:
+        nonlocal striking
+        shop.open(swarm.started_s)
+        if settings.strike is not None:
+            striking = asyncio.create_task(_strike(plan, settings.strike, swarm.started_s))
+
+    try:
+        await swarm.play(plan.end_us, plan.scenario.drain.deadline_s, begun)
+        faults = [] if striking is None else [await striking]
+        await shop.close(PAYMENTS_TIMEOUT_S)
+    finally:
+        if striking is not None and not striking.done():
+            striking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await striking
+    return faults
+
+
+async def _strike(plan: Plan, strike: Strike, started_s: float) -> str:
+    at_s = plan.peak_us / 1e6 + STRIKE_AFTER_PEAK_S if strike.at_s is None else strike.at_s
+    await asyncio.sleep(started_s + at_s - time.monotonic())
+    struck_s = time.monotonic() - started_s
+    return f"at {struck_s:.2f} s: {await strike.blow()}"
+
+
+async def _tokens(api: MerchantApi, plan: Plan, settings: Settings, tag: str, room: str) -> list[str]:
+    ttl_s = int(plan.end_us / 1e6) + TOKEN_SPARE_S
+    if settings.signing_key is not None:
+        key = settings.signing_key
+        return [key.sign(room, f"{tag}-{actor.id}", actor.role, actor.name, ttl_s) for actor in plan.actors]
+    if len(plan.actors) > HTTP_TOKENS_MAX:
+        raise ScenarioError(f"more than {HTTP_TOKENS_MAX} viewers take a --signing-key")
+    wanted: list[dict[str, Any]] = [
+        {
+            "room": room,
+            "viewer": f"{tag}-{actor.id}",
+            "role": actor.role,
+            "name": actor.name,
+            "ttl_s": ttl_s,
+        }
+        for actor in plan.actors
+    ]
+    return await api.tokens(wanted)
+
+
+async def _close_with_a_fact(api: MerchantApi, room: str, tag: str) -> None:
+    """Make the fact that everybody is waited for with: whoever holds it has been sent everything before it."""
+    text = f"散场 #{tag}.{oracle.CLOSING_STEP}"
+    await api.command(room, {"cmd": "notice.set", "key": f"close-{tag}", "text": text})
+
+
+def default_out(now: datetime, scenario: str) -> Path:
+    """Return where results go if nobody says: a folder of their own under `loadtest-out`."""
+    return Path("loadtest-out") / f"{now:%Y%m%d-%H%M%S}-{scenario}-{os.getpid()}"

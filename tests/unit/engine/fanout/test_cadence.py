@@ -1,0 +1,79 @@
+"""When a room speaks next: idle at once, busy after a pause, facts always, gauges seldom."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.fanout.cadence import GAUGE_PERIOD_S, PAUSE_PER_COST, PAUSE_S_MAX, PAUSE_S_MIN, Cadence
+
+NOW = 1_000.0
+
+
+def test_idle_room_sends_at_once() -> None:
+    cadence = Cadence()
+
+    assert cadence.next_flush_at(NOW, facts=False, chat=True, gauges=False) == NOW
+    assert cadence.next_flush_at(NOW, facts=False, chat=False, gauges=True) == NOW
+
+
+def test_nothing_pending_needs_no_flush() -> None:
+    assert Cadence().next_flush_at(NOW, facts=False, chat=False, gauges=False) is None
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "pause_s"),
+    [(0.0, PAUSE_S_MIN), (0.005, PAUSE_S_MIN), (0.1, 0.2), (0.25, PAUSE_S_MAX), (3.0, 0.5)],
+)
+def test_chat_waits_twice_what_the_last_flush_cost_within_bounds(cost_s: float, pause_s: float) -> None:
+    cadence = Cadence()
+    cadence.flushed(NOW, NOW + cost_s, with_gauges=False)
+
+    at = cadence.next_flush_at(NOW + cost_s, facts=False, chat=True, gauges=False)
+
+    assert at == pytest.approx(NOW + cost_s + pause_s)
+
+
+def test_facts_do_not_wait() -> None:
+    cadence = Cadence()
+    cadence.flushed(NOW, NOW + 0.2, with_gauges=True)
+
+    assert cadence.next_flush_at(NOW + 0.2, facts=True, chat=True, gauges=True) == NOW + 0.2
+
+
+def test_gauges_alone_go_out_at_most_every_200_ms() -> None:
+    cadence = Cadence()
+    cadence.flushed(NOW, NOW + 0.001, with_gauges=True)
+
+    assert not cadence.gauges_due(NOW + 0.199)
+    at = cadence.next_flush_at(NOW + 0.05, facts=False, chat=False, gauges=True)
+    assert at == pytest.approx(NOW + GAUGE_PERIOD_S)
+    assert cadence.gauges_due(NOW + GAUGE_PERIOD_S)
+
+
+def test_flush_without_gauges_does_not_put_them_off() -> None:
+    cadence = Cadence()
+    cadence.flushed(NOW, NOW + 0.001, with_gauges=False)
+
+    assert cadence.gauges_due(NOW + 0.001)
+    assert cadence.next_flush_at(NOW + 0.5, facts=False, chat=False, gauges=True) == NOW + 0.5
+
+
+@given(costs_s=st.lists(st.floats(0.0001, 2.0), min_size=1, max_size=50))
+def test_room_that_always_has_chat_spends_at_most_a_third_of_its_time_on_it(costs_s: list[float]) -> None:
+    """Above the longest pause only; a flush that costs more than that pause can make up for is capped by it."""
+    cadence = Cadence()
+    now, starts = NOW, []
+    for cost_s in costs_s:
+        at = cadence.next_flush_at(now, facts=False, chat=True, gauges=False)
+        assert at is not None
+        assert at >= now
+        starts.append(at)
+        now = at + cost_s
+        cadence.flushed(at, now, with_gauges=False)
+
+    for (start, following), cost_s in zip(pairwise(starts), costs_s, strict=False):
+        pause_s = following - start - cost_s
+        assert pause_s >= min(PAUSE_PER_COST * cost_s, PAUSE_S_MAX) - 1e-6
+        assert PAUSE_S_MIN - 1e-6 <= pause_s <= PAUSE_S_MAX + 1e-6

@@ -1,0 +1,108 @@
+"""`loadtest/cli.py`: what is wrong on the command line is said, and ends with 1, never with a verdict's code."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtest import cli, run
+from loadtest.api import http_url
+from loadtest.report import Exit
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line and return the exit code."""
+    monkeypatch.setattr(sys, "argv", ["liveroom-loadtest", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run"], "scenario"),
+        (["run", "crwod"], "crwod"),
+        (["run", "crowd", "--viewers", "many"], "--viewers"),
+        (["run", "crowd", "--viewers", "0"], "viewers"),
+        (["run", "crowd", "--veiwers", "5"], "veiwers"),
+        (["run", "crowd", "--set", "comments.pers=5"], "pers"),
+        (["run", "crowd", "--threshold", "delivery_p98_ms < 5"], "delivery_p98_ms"),
+        (["run", "crowd", "--codec", "xml"], "xml"),
+        (["run", "crowd", "--target", "127.0.0.1:8080"], "127.0.0.1:8080"),
+        (["run", "crowd", "--signing-key", "absent.json"], "absent.json"),
+        (["run", "crowd", "--viewers", "2", "--comments-per-s", "40"], "comments.per_s"),
+        (["run", "crowd", "--stock", "5"], "seckill"),
+        (["run", "seckill", "--packets", "5"], "redpacket"),
+        (["run", "seckill", "--stock", "0"], "stock"),
+        (["run", "seckill", "--kill", "server"], "--spawn"),
+        (["run", "seckill", "--spawn", "--kill-at", "3"], "--kill"),
+        (["run", "seckill", "--spawn", "--kill", "everything"], "everything"),
+        (["walk"], "walk"),
+    ],
+)
+def test_wrong_usage_is_said_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert ended(monkeypatch, *arguments) == Exit.USAGE
+    assert complaint in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_absent_server_is_said_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    code = ended(monkeypatch, "run", "crowd", "--target", f"ws://127.0.0.1:{port}", "--viewers", "50")
+
+    assert code == Exit.USAGE
+    assert f"no server answers at http://127.0.0.1:{port}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scenarios_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(monkeypatch, "scenarios") == Exit.PASS
+    assert "crowd" in capsys.readouterr().out
+
+
+def test_recorded_command_line_has_no_secret() -> None:
+    shown = cli._shown(
+        ["/somewhere/liveroom-loadtest", "run", "crowd", "--merchant-key", "s3cret", "--merchant-key=s3cret"]
+    )
+
+    assert shown[:3] == ["liveroom-loadtest", "run", "crowd"]
+    assert "s3cret" not in " ".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("target", "origin"),
+    [
+        ("ws://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("wss://live.example.com/", "https://live.example.com"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1"),
+    ],
+)
+def test_http_origin_of_a_target(target: str, origin: str) -> None:
+    assert http_url(target) == origin
+
+
+def test_run_tag_is_short_and_never_the_same() -> None:
+    assert run.run_tag(0, 0) == "s0t0"
+    assert run.run_tag(1, 1_795_000_000_000) != run.run_tag(1, 1_795_000_000_001)
+    tag = run.run_tag(999_999, 1_795_000_000_000)
+    assert tag.isalnum()
+    assert len(f"load-{tag}") <= 64
+
+
+def test_settings_do_not_show_the_key() -> None:
+    assert "s3cret" not in repr(run.Settings(target="ws://x", merchant_key="s3cret", seed=1))
