@@ -62,7 +62,7 @@ REASKED: Final = frozenset(
 )
 #: Answers that ask for patience, or that leave open what happened.
 AGAIN: Final = frozenset({"outcome_unknown", "unavailable", "overloaded", "rate_limited"})
-#: Seconds before asking again, if the server does not say how long; doubled each time.
+#: Seconds before asking again, doubled each time; longer if the server says so.
 AGAIN_DELAY_S: Final = 0.2
 AGAIN_DELAY_S_MAX: Final = 2.0
 #: Commands whose answers are kept.
@@ -370,7 +370,9 @@ class Viewer(asyncio.Protocol):
             return False
         delay_s = min(AGAIN_DELAY_S_MAX, AGAIN_DELAY_S * 2 ** min(8, asked.tries - 1))
         if isinstance(err.get("retry_ms"), int):
-            delay_s = max(0.01, err["retry_ms"] / 1000)
+            delay_s = max(delay_s, err["retry_ms"] / 1000)
+        # Up to half as long again, so that those who were refused together do not come back together.
+        delay_s *= 1 + asked.step * 0.618034 % 1 / 2
         self._owed.append(asked)
         self._desk.later(delay_s, lambda: self._remind(asked))
         return True

@@ -88,6 +88,8 @@ class Link:
         self._library = library
         self._on_connected = on_connected
         self._connection: AbstractConnection | None = None
+        #: Of the connection, which forgets it when a send is cancelled.
+        self._transport: asyncio.WriteTransport | None = None
         #: The connection being made, until it is fit for flights.
         self._opening: AbstractConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -193,11 +195,12 @@ class Link:
                 self._opening = connection
                 await self._on_connected(self)
         except BaseException:
-            await _drop(connection)
+            await connection.disconnect(nowait=True)
             raise
         finally:
             self._opening = None
-        self._connection = connection
+        assert connection._writer is not None
+        self._connection, self._transport = connection, connection._writer.transport
         self.healthy = True
 
     async def _reconnect(self) -> None:
@@ -210,8 +213,12 @@ class Link:
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
+        if self._transport is not None:
+            # Closing would wait until the store has taken what is still unsent, which a stopped one never does.
+            self._transport.abort()
+            self._transport = None
         if connection is not None:
-            await _drop(connection)
+            await connection.disconnect(nowait=True)
 
     async def _load_library(self, connection: AbstractConnection) -> None:
         async with asyncio.timeout(CALL_TIMEOUT_S):

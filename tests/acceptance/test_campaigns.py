@@ -1,6 +1,7 @@
 """Sales, orders, red packets and shares, from outside: what viewers, consoles and the shop see."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,9 +49,11 @@ async def audit(stage: Stage) -> Map:
 
 async def agrees(stage: Stage, client: Client) -> None:
     """See that what a viewer folded together is what a snapshot says now."""
-    await client.caught_up()
-    now = await clock(stage)
     later = await stage.snapshot()
+    await client.until(
+        lambda: client.machine.progress is not None and client.machine.progress.seq >= later["seq"]
+    )
+    now = later["now"]
     for view in (client.room, later):
         states_at(view, now)
     for part in ("items", "sales", "packets", "state", "explaining", "notice"):
@@ -103,9 +106,9 @@ async def test_sale_from_its_announcement_to_the_last_unit(stage: Stage, codec_n
     held = await anna.do("seckill.claim", sale="s")
     assert (held["status"], held["stock_left"], "again" in held) == ("held", 0, False)
     assert (await anna.event("you.order"))["order"] == held["order"]
-    assert (await bo.event("stock", left=0))["held"] == 1
     assert (await bo.event("seckill.sold_out"))["final"] is False
     assert (await bo.event("item.put", item="tea"))["sold_out"] is True
+    assert (await bo.event("stock", left=0))["held"] == 1
 
     assert (await bo.refusal("seckill.claim", key=a_key(), sale="s"))["final"] is False
     again = await anna.do("seckill.claim", sale="s")
@@ -168,19 +171,25 @@ async def test_many_claims_in_one_frame_are_answered_one_by_one(stage: Stage) ->
     assert (await audit(stage))["sales"]["s"]["held"] == 3
 
 
-@pytest.mark.parametrize("qty", BAD_QUANTITIES, ids=repr)
-@pytest.mark.parametrize("codec_name", CODECS)
+@pytest.mark.parametrize(
+    ("codec_name", "qty"),
+    [(name, qty) for name in CODECS for qty in BAD_QUANTITIES if (name, qty) != ("msgpack", 2**64)],
+    ids=repr,
+)
 async def test_quantity_that_is_none_leaves_the_store_untouched(
     stage: Stage, dump: Any, codec_name: str, qty: Any
 ) -> None:
-    if codec_name == "msgpack" and isinstance(qty, int) and qty > 2**64 - 1:
-        pytest.skip("MessagePack has no such number")
     await put_on_sale(stage)
     anna = await stage.enter("anna", codec_name=codec_name)
     before = dump()
 
-    err = await anna.refusal("seckill.claim", key=a_key(), sale="s", qty=qty)
+    command = {"cmd": "seckill.claim", "id": 7, "key": a_key(), "sale": "s", "qty": qty}
+    anna.machine.pending[7] = "seckill.claim"
+    # The client's encoder of JSON knows no number this large; others do.
+    await anna.send_bytes(json.dumps(command).encode() if anna.codec.is_text else anna.codec.encode(command))
+    err = (await anna.reply(7)).err
 
+    assert err is not None
     assert err["code"] == "bad_quantity"
     assert dump() == before
 
@@ -211,20 +220,16 @@ async def test_bad_numbers_of_a_sale_leave_the_store_untouched(
     assert dump() == before
 
 
-@pytest.mark.parametrize(
-    "delta", [value for value in BAD_QUANTITIES if value not in (0, -1, -5) or value is False] + [-BIG - 1]
-)
-async def test_bad_adjustment_leaves_the_store_untouched(stage: Stage, dump: Any, delta: Any) -> None:
+async def test_bad_adjustment_leaves_the_store_untouched(stage: Stage, dump: Any) -> None:
     await put_on_sale(stage)
     sam = await stage.enter("sam", "streamer")
     before = dump()
 
-    assert (await sam.refusal("seckill.adjust", key=a_key(), sale="s", delta=delta))["code"] == "bad_quantity"
-    answer = await stage.merchant.command(stage.room, "seckill.adjust", sale="s", delta=delta)
+    for delta in (BIG + 1, -BIG - 1, 2**63, 1.5, 1.0, "1", "１", "", True, None, [1], {"n": 1}):
+        err = await sam.refusal("seckill.adjust", key=a_key(), sale="s", delta=delta)
+        answer = await stage.merchant.command(stage.room, "seckill.adjust", sale="s", delta=delta)
+        assert err["code"] == answer.json["code"] == "bad_quantity", delta
 
-    assert (answer.status, answer.json["code"]) == (422, "bad_quantity") or answer.json[
-        "code"
-    ] == "bad_quantity"
     assert dump() == before
 
 
@@ -504,7 +509,7 @@ async def test_people_who_come_through_a_link_count_and_their_orders_name_who_br
     await stage.enter("anna", via=link)
     await stage.enter("ivy", via=link)
 
-    assert (await ivy.event("arrived"))["via"] == "艾薇"
+    assert (await ivy.event("arrived", via="艾薇"))["from"]["id"] == "anna"
     assert (await ivy.event("rank"))["top"] == [{"viewer": "ivy", "name": "艾薇", "count": 1}]
     rank = await ivy.ask("share.rank")
     assert rank == {"top": [{"viewer": "ivy", "name": "艾薇", "count": 1}], "me": {"rank": 1, "count": 1}}

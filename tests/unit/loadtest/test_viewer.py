@@ -408,7 +408,7 @@ def test_answer_that_is_none_is_asked_again_later(
 
     [(delay_s, call)] = waits
     call()
-    assert delay_s == after_s
+    assert after_s <= delay_s <= after_s * 1.5
     assert [message["key"] for message in wire.sent[1:]] == [CLAIM["key"]] * 2
     viewer.data_received(refused(3, "sold_out", final=0))
 
@@ -427,7 +427,8 @@ def test_server_says_how_long_to_wait(desk: Desk) -> None:
     viewer.send(7, CLAIM, 0)
     viewer.data_received(refused(2, "rate_limited", retry_ms=700))
 
-    assert waits == [0.7]
+    [delay_s] = waits
+    assert 0.7 <= delay_s <= 1.05
 
 
 def test_reminder_that_comes_too_late_asks_nothing_twice(desk: Desk) -> None:
