@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from engine.clock import StoreClock
 from engine.errors import EngineFault, StoreUnavailable
 from engine.store.batch import GROUP_CALLS_MAX
 from engine.store.embedded import EmbeddedStore
@@ -235,6 +236,28 @@ async def test_stopped_server_leaves_the_outcome_unknown_within_a_second(own: Em
         assert {await in_the_end(store, room, first), await in_the_end(store, room, second)} == {1, 2}
         assert sorted(await texts(store, room)) == ["comment 0", "comment 1"]
         assert store.healthy
+
+
+async def test_stopped_server_keeps_no_socket_of_ours_open(own: EmbeddedStore) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = open_files()
+    store = Store(own.url, StoreClock())
+    await store.start()
+    room = await a_room(store)
+    assert own.pid is not None
+    os.kill(own.pid, signal.SIGSTOP)
+    try:
+        # More than the kernel takes, so that some of it is left unsent.
+        sent = [c.PostComment(key=fresh_key(), text="字" * 200) for _ in range(5_000)]
+        told = await asyncio.gather(*(say(store, room, "anna", command, rank=OWNER) for command in sent))
+        assert all(isinstance(answer, StoreUnavailable) for answer in told)
+        await store.stop()
+
+        await until(lambda: open_files() <= before)
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
 
 
 async def test_store_that_is_gone_refuses_definitely(own: EmbeddedStore) -> None:
