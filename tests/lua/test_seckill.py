@@ -1118,6 +1118,46 @@ def test_distrust_does_not_bring_a_missing_sale_to_life(fair: CampaignRoom) -> N
     assert not fair.client.exists(fair.names.sale("ghost"))
 
 
+def test_gauge_says_how_many_units_were_ever_taken_and_bought(fair: CampaignRoom) -> None:
+    """Both only rise, so the largest an engine has heard is what it has seen."""
+    fair.sell()
+    order = fair.hold("anna")
+    fair.pay(order, "pay-1", 4_900)
+    fair.refund(order, "pay-1")
+    fair.cancel("bo", fair.hold("bo"))
+
+    headers = [header for header, _ in fair.wire.read() if header.startswith("g stock:s ")]
+    assert headers == [
+        "g stock:s 0 0 0", "g stock:s 1 1 0", "g stock:s 2 1 1", "g stock:s 3 1 1", "g stock:s 4 2 1", "g stock:s 5 2 1",
+    ]  # fmt: skip
+
+
+def test_number_of_a_change_is_not_given_again_on_another_line_of_history(fair: CampaignRoom) -> None:
+    """A shop that has pulled the lost changes must not miss the new ones behind its cursor."""
+    fair.sell()
+    order = fair.hold("anna")
+    fair.restart()
+
+    fair.cancel("anna", order)
+
+    page = fair.call("orders_page", [fair.names.meta, fair.names.outbox], [1, 10])
+    assert int(page[1]) > 1_000_000
+    assert page[0] == page[1]
+
+
+def test_distrust_counts_also_when_somebody_has_vouched_for_the_line(fair: CampaignRoom) -> None:
+    fair.sell()
+    fair.restart()
+    fair.vouched = fair.replid
+    fair.notice("a fact on the new line")
+    assert fair.meta("epoch") == "e0"
+
+    fair.distrust({"s": (3, 0)})
+
+    assert fair.meta("epoch") != "e0"
+    assert refused(fair.claim("anna")) == "paused"
+
+
 def test_distrusted_room_goes_on_in_another_epoch_once_per_line(fair: CampaignRoom) -> None:
     fair.sell()
     fair.restart()
