@@ -1128,7 +1128,8 @@ def test_gauge_says_how_many_units_were_ever_taken_and_bought(fair: CampaignRoom
 
     headers = [header for header, _ in fair.wire.read() if header.startswith("g stock:s ")]
     assert headers == [
-        "g stock:s 0 0 0", "g stock:s 1 1 0", "g stock:s 2 1 1", "g stock:s 3 1 1", "g stock:s 4 2 1", "g stock:s 5 2 1",
+        "g stock:s 0 0 0", "g stock:s 1 1 0", "g stock:s 2 1 1",
+        "g stock:s 3 1 1", "g stock:s 4 2 1", "g stock:s 5 2 1",
     ]  # fmt: skip
 
 
