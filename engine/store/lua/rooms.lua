@@ -104,7 +104,7 @@ local function room_settle(keys, args)
         return { 'stale' }
     end
     for i = 1, sales do
-        local sale = shared.read_sale(keys[5 + i])
+        local sale = shared.ledger.read_sale(keys[5 + i])
         if sale.held > 0 or not sale.ended then
             return { 'open' }
         end
@@ -175,8 +175,8 @@ local function room_read(keys, args)
     end
     local sold, granted = {}, {}
     for i = 1, sales do
-        local sale = shared.read_sale(keys[11 + i])
-        sold[#sold + 1] = '{' .. shared.sale_body(room, sale) .. '}'
+        local sale = shared.ledger.read_sale(keys[11 + i])
+        sold[#sold + 1] = '{' .. shared.ledger.sale_body(room, sale) .. '}'
         sold[#sold + 1] = sale.ended and '1' or '0'
         for _, units in ipairs({ sale.stock, sale.left, sale.held, sale.sold, sale.taken, sale.bought }) do
             sold[#sold + 1] = int(units)
