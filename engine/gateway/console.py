@@ -165,7 +165,7 @@ class Console:
         names = RoomKeys(room)
         how = "ban" if type(command) is c.BanViewer else "kick"
         args = (command.viewer, how)
-        own = (names.bans, names.staff, *self._store.board_keys(names))
+        own = (names.bans, names.staff, *names.board_keys)
         self._store.console("viewer_remove", room, command, actor.id, actor.rank, own, args, answered)
 
     def _unban(self, room: RoomKey, command: c.UnbanViewer, actor: Actor, answered: Answered) -> None:

@@ -119,6 +119,19 @@ class RoomKeys:
         #: ZSET invitee → when they have been here long enough.
         self.dwelling = self.prefix + "dwelling"
 
+    @property
+    def board_keys(self) -> tuple[str, ...]:
+        """The keys of the share board, in the order of `lua/shares.lua`."""
+        return (
+            self.inviters,
+            self.board,
+            self.names,
+            self.invited,
+            self.reached,
+            self.dwelling,
+            self.shares,
+        )
+
     def sale(self, sale: str) -> str:
         """HASH fields and units of one sale."""
         return f"{self.prefix}sale:{sale}"

@@ -1,0 +1,173 @@
+"""
+The connection to the store, and how far it is trusted.
+
+Decides whether the store may be used at all, and whether the engine vouches for the server that answers: what came back
+after a restart may hold less than was seen of it. The steps themselves are in `rooms.py`, `campaigns.py` and
+`presence.py`.
+
+Source: docs/decisions/0012-fence.md.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from engine.clock import StoreClock
+from engine.errors import ConfigError, StoreUnavailable
+from engine.store import keys
+from engine.store.batch import LateWord, Word
+from engine.store.functions import library
+from engine.store.keys import RoomKeys
+from engine.store.link import Link
+from engine.store.replies import info
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How far a worker has seen a room: the least a store must hold that has lost nothing."""
+
+    epoch: str
+    seq: int
+    #: Number of the last order change.
+    change: int
+    #: Units ever taken and bought of each sale.
+    sold: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class StoreBase:
+    """One Redis or Valkey server, and how its functions are called."""
+
+    def __init__(self, url: str, clock: StoreClock) -> None:
+        self._clock = clock
+        self._link = Link(url, library(), on_connected=self._on_connected)
+        self.url = url
+        #: Whether a restart of the store cannot lose anything it acknowledged.
+        self.durable = False
+        #: Replication id of the server that answers.
+        self.replid = ""
+        #: What this worker has seen of each room it holds; set by the hub.
+        self.seen: Callable[[], list[tuple[RoomKeys, Seen]]] = list
+        self._suspects: set[str] = set()
+
+    # --- life -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """
+        Connect and look at the store's configuration.
+
+        Raises:
+            StoreUnavailable: If it cannot be reached.
+            ConfigError: If it is too old or may evict keys.
+        """
+        # Asked before the library is loaded: an older server does not even know the command.
+        facts = info(await self._link.command("INFO"))
+        version = facts.get("valkey_version") or facts.get("redis_version", "0")
+        if int(version.split(".")[0]) < 7:
+            raise ConfigError(f"the store is version {version}; Redis 7.0 or Valkey is needed for functions")
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise ConfigError(f"the store evicts keys (maxmemory-policy {policy}); set it to noeviction")
+        await self._link.start()
+        if not self.durable:
+            log.warning(
+                "store.not_durable", hint="appendonly yes and appendfsync always keep what was acknowledged"
+            )
+
+    async def stop(self) -> None:
+        """Finish what is under way and disconnect."""
+        await self._link.stop()
+
+    async def _on_connected(self, link: Link) -> None:
+        """
+        Vouch for the server that answers now, or not.
+
+        A server that restarted has a new replication id. If its configuration keeps all it acknowledged, the engine
+        vouches for the new id, except in rooms where it has seen more than the server has: those are from an older
+        copy. Rooms compare the id with the one they know before they write facts or sell (`lua/prelude.lua`).
+        What was seen of the sales of such a room is told before anything else is asked, so that arming them again
+        cannot sell it twice, whichever worker is asked to.
+        """
+        facts = info(await link.ask("INFO"))
+        try:
+            reply = await link.ask("CONFIG", "GET", "appendfsync")
+            always = bytes(reply[1]) == b"always"
+        except (StoreUnavailable, IndexError):
+            always = False
+        self.durable = facts.get("aof_enabled") == "1" and always and facts.get("role") == "master"
+        replid = facts.get("master_replid", "")
+        if self.replid and replid != self.replid:
+            self._suspects = set()
+            for names, seen in self.seen():
+                holds = await self._holds_what_was_seen(link, names, seen)
+                if not holds:
+                    self._suspects.add(names.meta)
+                if not holds or (seen.sold and not self.durable):
+                    await self._distrust(link, names, seen)
+            log.warning("store.restarted", durable=self.durable, rooms_behind=len(self._suspects))
+        self.replid = replid
+
+    async def _holds_what_was_seen(self, link: Link, names: RoomKeys, seen: "Seen") -> bool:
+        function = library().function("room_position")
+        reply = await link.ask("FCALL", function, 2, names.meta, names.outbox)
+        if not reply:
+            return False
+        epoch, seq, change = reply[0].decode(), int(reply[1]), int(reply[2])
+        return epoch == seen.epoch and seq >= seen.seq and change >= seen.change
+
+    async def _distrust(self, link: Link, names: RoomKeys, seen: "Seen") -> None:
+        sales = await link.ask("FCALL", library().function("campaigns_list"), 2, names.sales, names.packets)
+        ids = [sale.decode() for sale in sales[0]]
+        function = library().function("seckill_distrust")
+        shared = (names.meta, names.log, names.bus, *map(names.sale, ids))
+        units = [number for sale in ids for number in seen.sold.get(sale, (0, 0))]
+        await link.ask("FCALL", function, len(shared), *shared, *units)
+
+    def _vouch(self, names: RoomKeys) -> LateWord:
+        # Looked up when the call leaves: one that waited for a restart must vouch for the server it reaches.
+        return LateWord(names.meta, self._vouched)
+
+    def _vouched(self, meta: str) -> str:
+        return self.replid if self.durable and meta not in self._suspects else ""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last thing asked of the store was answered."""
+        return self._link.healthy
+
+    @property
+    def waiting(self) -> int:
+        """Calls that have not left for the store yet."""
+        return self._link.waiting
+
+    @property
+    def calls(self) -> int:
+        """Calls answered so far."""
+        return self._link.calls
+
+    @property
+    def flights(self) -> int:
+        """Pipelines sent so far."""
+        return self._link.flights
+
+    def _call(self, function: str, names: tuple[Word, ...], args: tuple[Word, ...]) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(header: Any, own: Any, error: Exception | None) -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result(own)
+            else:
+                future.set_exception(error)
+
+        self._link.call(function, names, args, done)
+        return future
+
+    async def ping(self) -> None:
+        """Ask the store for nothing. Raises StoreUnavailable."""
+        await self._call("due_claim", (keys.due(0),), (0, 0))
