@@ -93,7 +93,8 @@ class Workers:
                 "-m",
                 "engine",
                 *self._arguments_of(worker),
-                env=self._environment,
+                # Not among the arguments, which anybody can list: a store URL may hold a password.
+                env={**self._environment, "LIVEROOM_STORE": self._url},
                 stdin=asyncio.subprocess.PIPE,
                 # A terminal's ^C reaches this process only, which drains the workers once.
                 start_new_session=True,
@@ -111,4 +112,4 @@ class Workers:
     def _arguments_of(self, worker: _Worker) -> list[str]:
         host, port = split_address("internal_listen", self._config.internal_listen)
         internal = f"{host}:{port + worker.number if port else 0}"
-        return [*self._arguments, "--store", self._url, "--internal-listen", internal, "--shared-port"]
+        return [*self._arguments, "--internal-listen", internal, "--shared-port"]

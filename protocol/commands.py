@@ -75,7 +75,7 @@ class JoinRoom(Command, kw_only=True, frozen=True, tag="room.join"):
     token: Annotated[str, Meta(min_length=1, max_length=4096)]
     resume: Resume | None = None
     #: A share token: who brought this viewer here.
-    via: Annotated[str, Meta(max_length=512)] | None = None
+    via: Annotated[str, Meta(max_length=1024)] | None = None
     #: Where the viewer came from, such as "official_account". Unknown or malformed ones count as "unknown".
     entry: Annotated[str, Meta(max_length=64)] | None = None
 

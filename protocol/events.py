@@ -108,7 +108,7 @@ class ItemPut(Event, Item, kw_only=True, tag="item.put"):
 
 
 class ItemRemoved(Fact, kw_only=True, tag="item.removed"):
-    """A card left the shelf. If it was being explained, that ended with it."""
+    """A card left the shelf. If it was being explained, that ended just before."""
 
     item: Id
 

@@ -41,6 +41,11 @@ class LoneSurrogate(ValueError):
     """Text with half a surrogate pair, which has no UTF-8 form."""
 
 
+def has_lone_surrogate(text: str) -> bool:
+    """Tell whether `text` holds half a surrogate pair, so that it cannot be written as UTF-8."""
+    return _SURROGATE.search(text) is not None
+
+
 def clean(text: str) -> str:
     """
     Return `text` as it will be shown: NFC, without invisible characters, without surrounding white space.

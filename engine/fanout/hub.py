@@ -28,6 +28,8 @@ log = structlog.stdlib.get_logger(__name__)
 #: A room without viewers is let go after this long (seconds).
 LINGER_S: Final = 10.0
 BEAT_S: Final = 2.0
+#: Without a beat for this long another worker may have purged ours: the lease of `store/lua/presence.lua` (seconds).
+LEASE_S: Final = 6.0
 
 
 def _answer_all(waiting: list[Callable[[Room | LiveroomError], None]], outcome: Room | LiveroomError) -> None:
@@ -227,6 +229,8 @@ class Hub:
             if isinstance(outcome, Exception):
                 log.error("hub.beat_failed", exc_info=outcome)
         for room in held:
+            if not room.audience.by_viewer:
+                room.leased_at = now  # Nobody is here whose place could be lost.
             if (
                 not room.audience.by_viewer
                 and not room.waiting
@@ -234,9 +238,18 @@ class Hub:
             ):
                 await self._drop(room)
 
+    def _take_places_again(self, room: Room) -> None:
+        """The store was out of reach for longer than the lease: another worker may have given our places away."""
+        members = room.audience.attached()
+        if members:
+            log.warning("room.lease_lapsed", room=str(room.key), connections=len(members))
+        for member in members:
+            member.rejoin()
+
     async def _beat(self, room: Room) -> None:
         """Renew the lease, notice a dead subscription by the room's position, purge dead workers."""
         before = room.received_seq
+        asked_at = self.loop.time()
         try:
             stands = await self.store.beat(room.names, self.worker)
             if stands is None:
@@ -245,15 +258,12 @@ class Hub:
             epoch, seq, lapsed = stands
             if room.ready and (epoch != room.epoch or seq > room.received_seq or seq < before):
                 room.recover()
+            # A join renews the lease too, so a lapse may be hidden from the store; our own clock knows it.
+            if self.worker in lapsed or asked_at - room.leased_at > LEASE_S:
+                self._take_places_again(room)
+            room.leased_at = asked_at
             for worker in lapsed:
-                if worker == self.worker:
-                    # The store was out of reach for longer than the lease, and another worker may have purged ours.
-                    members = room.audience.attached()
-                    if members:
-                        log.warning("room.lease_lapsed", room=str(room.key), connections=len(members))
-                    for member in members:
-                        member.rejoin()
-                else:
+                if worker != self.worker:
                     await self.store.purge(room.names, worker)
             await self.store.mature_shares(room.names)
         except StoreUnavailable:

@@ -106,6 +106,8 @@ class Room:
         self.memory = RoomMemory()
         self.audience = Audience(hub.loop, hub.build_frame)
         self.ready = False
+        #: Loop time of the last beat that renewed this worker's lease; set by the hub.
+        self.leased_at = hub.loop.time()
         #: Called once the room is ready, or cannot be.
         self.waiting: list[Callable[[Room | LiveroomError], None]] = []
         self._early: list[bytes] = []
@@ -174,7 +176,7 @@ class Room:
         while True:
             try:
                 page = await self._hub.store.facts_since(self.key, seq)
-            except StoreUnavailable:
+            except LiveroomError:
                 return None
             if page is None or page[0] != self.epoch or page[2] > seq + 1:
                 return None
@@ -353,7 +355,7 @@ class Room:
         self.memory.expect_gauges()
         try:
             read = await self._hub.store.read_room(self.key)
-        except StoreUnavailable:
+        except LiveroomError:
             return  # The bus is about to break again, or a beat finds out.
         if read is None or not self.ready or read.epoch != self.epoch:
             return
@@ -419,6 +421,7 @@ class Room:
         after = self._fold(pending)
         if not parts:
             after()
+            self._schedule()  # A timer may fire a little early, when the gauges it was for are not quite due.
             return
 
         def sent(viewers: int) -> None:

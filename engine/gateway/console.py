@@ -169,7 +169,8 @@ class Console:
         self._store.console("viewer_remove", room, command, actor.id, actor.rank, own, args, answered)
 
     def _unban(self, room: RoomKey, command: c.UnbanViewer, actor: Actor, answered: Answered) -> None:
-        own = (RoomKeys(room).bans,)
+        names = RoomKeys(room)
+        own = (names.bans, names.staff, *names.board_keys)
         self._store.console(
             "viewer_unban", room, command, actor.id, actor.rank, own, (command.viewer,), answered
         )
@@ -202,8 +203,8 @@ class Console:
     def _schedule_seckill(
         self, room: RoomKey, command: c.ScheduleSeckill, actor: Actor, answered: Answered
     ) -> None:
-        if command.price_cents * command.per_viewer > INTEGER_MAX:
-            answered(rejected(ErrorCode.BAD_QUANTITY, "an order could cost more than 2^53 - 1 cents"))
+        if command.price_cents * max(command.stock, command.per_viewer) > INTEGER_MAX:
+            answered(rejected(ErrorCode.BAD_QUANTITY, "the stock would be worth more than 2^53 - 1 cents"))
             return
         if command.ends_at <= command.starts_at:
             answered(rejected(ErrorCode.BAD_COMMAND, "`ends_at` must be later than `starts_at`"))

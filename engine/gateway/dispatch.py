@@ -12,7 +12,15 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from engine.errors import BlockedText, Forbidden, LiveroomError, RateLimited, RoomNotFound, rejected
+from engine.errors import (
+    BlockedText,
+    CommandRejected,
+    Forbidden,
+    LiveroomError,
+    RateLimited,
+    RoomNotFound,
+    rejected,
+)
 from engine.fanout.room import Room
 from engine.gateway.console import Actor
 from engine.gateway.parts import Parts
@@ -147,13 +155,16 @@ class Dispatcher:
             if wait_s:
                 session.refuse(command_id, RateLimited(retry_ms=int(wait_s * 1000) + 1))
                 return
-        session.last_like_batch = command.batch
+        before, session.last_like_batch = session.last_like_batch, command.batch
 
         def answered(answer: Answer) -> None:
             if isinstance(answer, bytes):
                 session.ok(command_id, b'{"total":%s}' % answer)
-            else:
-                session.refuse(command_id, answer)
+                return
+            if isinstance(answer, CommandRejected) and session.last_like_batch == command.batch:
+                # Refused for certain: the batch was not counted and may be sent again.
+                session.last_like_batch = before
+            session.refuse(command_id, answer)
 
         gatherer.add(command.n, answered)
 
@@ -163,7 +174,8 @@ class Dispatcher:
         assert claims is not None
 
         def done(header: Any, own: Any, error: Exception | None) -> None:
-            if error is None:
+            # A header of zeros: there is no such room or sale, and nothing to remember of it.
+            if error is None and header[0] != b"0":
                 room.memory.note_sold(command.sale, change=int(header[1]), taken=int(header[2]))
             self._answer(session, command_id)(to_answer(own, error))
 

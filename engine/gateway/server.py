@@ -35,6 +35,9 @@ SWEEP_S = 1.0
 _FAREWELL_S = 2.0
 
 
+_OUR_CODES = frozenset((1005, 1006, *map(int, CloseCode)))
+
+
 class Gateway:
     """The sessions of this worker."""
 
@@ -84,6 +87,10 @@ class Gateway:
         self._next_connection += 1
         self.sessions.add(session)
         self._metrics.connections.inc()
+        if self.draining:
+            # Shook hands while the listener was closing.
+            session.send(orjson.dumps([{"ev": "reconnect", "after_ms": 0}]))
+            session.close(CloseCode.DRAINING, "draining")
         return session
 
     def _joined(self, session: Session) -> None:
@@ -101,7 +108,8 @@ class Gateway:
         if self.draining and not self.sessions:
             self._emptied.set()
         self._metrics.connections.dec()
-        self._metrics.closes.labels(str(code)).inc()
+        # Codes that are not ours are the peer's choice, and would be series without end.
+        self._metrics.closes.labels(str(code) if code in _OUR_CODES else "other").inc()
         room = session.entered
         if room is not None:
             self._hub.unregister(session)

@@ -47,6 +47,8 @@ from protocol.replies import error_body
 log = structlog.stdlib.get_logger(__name__)
 
 _LEAVE_AGAIN_S: Final = 1.0
+#: Commands in a row that come too fast before their sender is taken for a flood and closed with 4400.
+_TOO_FAST_MAX: Final = 1_000
 _UNKNOWN_ENTRY: Final = "unknown"
 _REJOIN_AGAIN_S: Final = 1.0
 
@@ -85,6 +87,7 @@ class Session:
         "_parts",
         "_removal",
         "_room",
+        "_too_fast",
         "_transport",
         "claims",
         "codec_name",
@@ -125,6 +128,8 @@ class Session:
         #: The room's `seq` when the store let this connection in; None while it has not.
         self._joined_seq: int | None = None
         self._removal: tuple[int, int, str] | None = None
+        #: Commands in a row that came too fast.
+        self._too_fast = 0
         self.opened_at = parts.loop.time()
 
     # --- sending ----------------------------------------------------------------------------------------
@@ -195,11 +200,10 @@ class Session:
                     continue
                 self._parts.metrics.refused(refusal.code)
                 self.reply(encode_refusal(refusal.id, refusal.code, refusal.message))
-            if received.close is not None:
-                self.close(received.close, "protocol violation")
-                return
             for request in received.requests:
                 self._run(request)
+            if received.close is not None:
+                self.close(received.close, "protocol violation")
         finally:
             self._flush_replies()
 
@@ -235,7 +239,12 @@ class Session:
         """Count one command; refuse it when there were too many."""
         wait_s = self._buckets.take(self._parts.loop.time())
         if not wait_s:
+            self._too_fast = 0
             return False
+        self._too_fast += 1
+        if self._too_fast >= _TOO_FAST_MAX:
+            self.close(CloseCode.PROTOCOL_VIOLATION, "flooding")
+            return True
         extra = {"retry_ms": int(wait_s * 1000) + 1}
         self.refuse(command_id, rejected(ErrorCode.RATE_LIMITED, "too many commands", extra))
         return True

@@ -39,7 +39,7 @@ CodecName = Literal["json", "msgpack"]
 #: Unsent bytes above which the session is told to hold back and the peer is no longer read.
 WRITE_BUFFER_BYTES_HIGH: Final = 64 * 1024
 #: Bytes parsed before their messages are delivered: bounds how many frames of one read sit in memory.
-SLICE_BYTES: Final = 16 * 1024
+SLICE_BYTES: Final = 4 * 1024
 #: RFC 6455 §5.5: a control frame carries 125 bytes, two of them the close code.
 CLOSE_REASON_BYTES_MAX: Final = 123
 
@@ -130,6 +130,7 @@ class Transport(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_backlog",
         "_core",
         "_decoder",
         "_is_text",
@@ -175,6 +176,7 @@ class Transport(asyncio.Protocol):
         self._timeouts = timeouts
         self._lost = lost
         self._session: Session | None = None
+        self._backlog = bytearray()
         self._core = WebSocketCore(SERVER, max_size=FRAME_BYTES_MAX, logger=core_log)
         if extensions:
             self._core.extensions = list(extensions)
@@ -300,11 +302,33 @@ class Transport(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feed the core and deliver what it found."""
         self.last_received_at = self._loop.time()
-        if len(data) <= SLICE_BYTES:
+        if self._backlog:
+            self._backlog += data
+        elif len(data) <= SLICE_BYTES:
             self._receive(data)
+        else:
+            # A peer that sends much at once takes turns with everybody else: it is not read again, and a slice of
+            # what it sent is worked off per turn of the loop.
+            self._backlog += data
+            self._tcp.pause_reading()
+            self._work_off()
+
+    def _work_off(self) -> None:
+        backlog = self._backlog
+        if not backlog:
+            self._read_on()
             return
-        for start in range(0, len(data), SLICE_BYTES):
-            self._receive(data[start : start + SLICE_BYTES])
+        if not self.writable and not self.closing:
+            return  # Its answers would only add to what the peer does not take; `resume_writing` goes on.
+        piece = bytes(backlog[:SLICE_BYTES])
+        del backlog[:SLICE_BYTES]
+        self._receive(piece)
+        # Also when that was all: the loop reads a socket many times a turn unless it was told to stop.
+        self._loop.call_soon(self._work_off if backlog else self._read_on)
+
+    def _read_on(self) -> None:
+        if self.writable and not self._tcp.is_closing():
+            self._tcp.resume_reading()
 
     def pause_writing(self) -> None:
         """Pass the news on, and stop reading: each ping or command read would add to what is unsent."""
@@ -316,12 +340,16 @@ class Transport(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Pass the news on, and read again."""
         self.writable = True
-        self._tcp.resume_reading()
+        if self._backlog:
+            self._loop.call_soon(self._work_off)
+        else:
+            self._tcp.resume_reading()
         self._tell_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the session if it does not know yet, and let go of everything."""
         self.closing = True
+        self._backlog.clear()
         self._tell_closed()
         # The suspended parser refers to the core: closing it here frees both without the cycle collector.
         self._core.parser.close()

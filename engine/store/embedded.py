@@ -388,6 +388,8 @@ class EmbeddedStore:
         self._lock_fd: int | None = None
         self._process: _Process | None = None
         self._watcher: asyncio.Task[None] | None = None
+        #: Set by `stop`: the watcher starts nothing any more.
+        self._stopping = False
 
     @property
     def pid(self) -> int | None:
@@ -424,6 +426,7 @@ class EmbeddedStore:
             self._leave_directory()
             raise
         self._process = process
+        self._stopping = False
         self._watcher = asyncio.create_task(self._watch(process), name="embedded-store-watch")
         self._log.info(
             f"embedded store {how}",
@@ -445,6 +448,8 @@ class EmbeddedStore:
             return
         try:
             if self._watcher is not None:
+                # Also as a flag: a cancellation that arrives in the middle of a launch may be lost in a library.
+                self._stopping = True
                 self._watcher.cancel()
                 await asyncio.gather(self._watcher, return_exceptions=True)
             if self._process is not None:
@@ -732,6 +737,8 @@ class EmbeddedStore:
             dead, process = process, await self._revive(process, restarts_count)
             restarts_count += 1
             self._process = process
+            if self._stopping:
+                return
             self._log.warning(
                 "embedded store restarted",
                 dead_pid=dead.pid,
@@ -743,6 +750,8 @@ class EmbeddedStore:
     async def _revive(self, dead: _Process, restarts_count: int) -> _Process:
         while True:
             await asyncio.sleep(restart_delay_s(restarts_count))
+            if self._stopping:
+                raise asyncio.CancelledError
             try:
                 # Only forks can be left of a server that died under our eyes.
                 return await self._launch(leftover_grace_s=0.0)

@@ -281,10 +281,16 @@ class Link:
         connection = self._connection
         assert connection is not None
         # Not by the connection: redis-py packs in Python, ten times as slowly, and a flight has thousands of words.
-        packed = [
-            pack_command(tuple(group.words(self._library.function(group.function))))  # type: ignore[arg-type]
-            for group in flight
-        ]
+        packed: list[bytes] = []
+        for group in list(flight):
+            words = tuple(group.words(self._library.function(group.function)))
+            try:
+                packed.append(pack_command(words))  # type: ignore[arg-type]
+            except Exception:
+                # A word that cannot be written costs its own group, not everybody's flight.
+                log.exception("store.unwritable_call", function=group.function)
+                flight.remove(group)
+                _settle(group, error=EngineFault(f"{group.function} cannot be written"))
         again: list[Group] = []
         missing = False
         unanswered = list(flight)

@@ -63,6 +63,15 @@ class RoomSteps(StoreBase):
         reply = await self._call("index_page", (keys.tenant_rooms(tenant),), (after, limit))
         return [entry.decode() for entry in reply]
 
+    async def brief(self, room: RoomKey) -> dict[str, Any] | None:
+        """Return what a list of rooms shows of one, or None when there is no such room."""
+        names = RoomKeys(room)
+        reply = await self._call("room_brief", (names.meta, names.present), ())
+        if not reply:
+            return None
+        description = orjson.loads(b"{" + reply[1] + b"}")
+        return {"room": room.room, **description, "state": reply[0].decode(), "online": reply[2]}
+
     async def room_of_order(self, tenant: str, order: str) -> RoomKey | None:
         """Return the room that an order's id names, or None."""
         reply = await self._call("code_room", (keys.tenant_codes(tenant),), (order.partition("-")[0],))

@@ -290,7 +290,7 @@ async def test_foreign_room_answers_exactly_like_a_missing_one(
         {"resume": {"epoch": "e", "seq": -1}},
         {"resume": {"epoch": "e", "seq": "1"}},
         {"resume": 7},
-        {"via": "x" * 513},
+        {"via": "x" * 1025},
         {"entry": "x" * 65},
         {"entry": 5},
     ],

@@ -82,3 +82,12 @@ async def test_likes_need_a_live_room(scheduled: Stage) -> None:
     err = await anna.refusal("like.send", n=1, batch=1)
 
     assert (err["code"], err["state"]) == ("room_not_live", "scheduled")
+
+
+async def test_refused_batch_is_not_used_up(scheduled: Stage) -> None:
+    """A definite refusal has no effect, so the same batch may be sent again."""
+    anna = await scheduled.enter()
+    assert (await anna.refusal("like.send", n=3, batch=1))["code"] == "room_not_live"
+    await scheduled.do("room.open")
+
+    assert await anna.ask("like.send", n=3, batch=1) == {"total": 3}

@@ -182,6 +182,15 @@ def test_unbanned_viewer_comes_in_again(room: LuaRoom) -> None:
     assert room.enter("w", "anna")[0] == "ok"
 
 
+def test_nobody_unbans_an_equal_or_higher_role(room: LuaRoom) -> None:
+    room.enter("w", "host", rank=STREAMER)
+    room.remove("host", "ban", rank=OWNER)
+
+    with room.unchanged():
+        assert room.unban("host", rank=MODERATOR)[0] == "forbidden"
+    assert room.unban("host", rank=OWNER)[0] == "ok"
+
+
 def test_unbanning_who_is_not_banned_is_no_error(room: LuaRoom) -> None:
     assert room.unban("anna") == ["ok", "{}"]
 

@@ -865,11 +865,20 @@ def test_adjust_by_key_counts_once(fair: CampaignRoom) -> None:
 
 @pytest.mark.parametrize("delta", [BIG, BIG - 2])
 def test_stock_does_not_grow_beyond_what_the_wire_can_carry(fair: CampaignRoom, delta: int) -> None:
-    fair.sell(stock=3)
+    fair.sell(stock=3, price=1)
 
     with fair.unchanged():
         assert refused(said(fair.adjust("s", delta))) == "bad_quantity"
     assert ok(fair.adjust("s", BIG - 3))["stock"] == BIG
+
+
+def test_stock_does_not_grow_beyond_what_its_worth_can_be_written_as(fair: CampaignRoom) -> None:
+    """`sold_cents` of a room is a sum the wire must carry."""
+    fair.sell(stock=3, price=1_000)
+
+    with fair.unchanged():
+        assert refused(said(fair.adjust("s", BIG // 1_000))) == "bad_quantity"
+    assert ok(fair.adjust("s", BIG // 1_000 - 3))["stock"] == BIG // 1_000
 
 
 @pytest.mark.parametrize("how", ["end", "time"])
@@ -1139,11 +1148,23 @@ def test_number_of_a_change_is_not_given_again_on_another_line_of_history(fair: 
     order = fair.hold("anna")
     fair.restart()
 
-    fair.cancel("anna", order)
+    assert fair.pay(order, "pay-1", fair.price_of("s"))[0] == "ok"
 
     page = fair.call("orders_page", [fair.names.meta, fair.names.outbox], [1, 10])
     assert int(page[1]) > 1_000_000
     assert page[0] == page[1]
+
+
+def test_order_of_a_paused_sale_is_not_cancelled(fair: CampaignRoom) -> None:
+    """It may have been paid on the lost line of history; its unit would be sold a second time."""
+    fair.sell()
+    order = fair.hold("anna")
+    fair.restart()
+
+    with fair.unchanged():
+        assert refused(fair.cancel("anna", order)) == "paused"
+    fair.adjust("s", 0)
+    assert fair.cancel("anna", order)[0] == "ok"
 
 
 def test_distrust_counts_also_when_somebody_has_vouched_for_the_line(fair: CampaignRoom) -> None:

@@ -252,6 +252,17 @@ def test_ban_of_an_invitee_does_not_bring_a_banned_inviter_back(fair: CampaignRo
     assert board(fair) == []
 
 
+def test_unbanned_inviter_stands_where_they_stood(fair: CampaignRoom) -> None:
+    stand_at(fair, "anna", 2, 100)
+    stand_at(fair, "ben", 2, 200)
+    fair.remove("anna", "ban")
+    assert board(fair) == [("ben", 2)]
+
+    fair.unban("anna")
+
+    assert board(fair) == [("anna", 2), ("ben", 2)]
+
+
 def test_count_that_shrinks_stands_where_the_smaller_one_was_reached(fair: CampaignRoom) -> None:
     for inviter in ("ivy", "jo"):
         fair.come(inviter)

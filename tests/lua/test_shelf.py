@@ -139,13 +139,13 @@ def test_removing_a_missing_item_is_not_found(room: LuaRoom) -> None:
         assert room.remove_item("tea") == ["not_found", ""]
 
 
-def test_removing_the_explained_item_ends_explaining_in_the_same_fact(room: LuaRoom) -> None:
+def test_removing_the_explained_item_ends_explaining_first(room: LuaRoom) -> None:
     room.put_item("tea")
     room.explain("tea")
 
     room.remove_item("tea")
 
-    assert fact_names(room) == ["item.put", "item.explaining", "item.removed"]
+    assert fact_names(room) == ["item.put", "item.explaining", "item.explaining", "item.removed"]
     assert room.meta("explaining") is None
 
 

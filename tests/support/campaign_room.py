@@ -67,6 +67,10 @@ class CampaignRoom(LuaRoom):
         self.put_item(how.get("item", "tea"))
         ok(self.schedule(sale, **how))
 
+    def price_of(self, sale: str) -> int:
+        """Cents of one unit."""
+        return int(self.client.hget(self.names.sale(sale), "price_cents"))
+
     def adjust(self, sale: str, delta: int, **who: Any) -> Any:
         own = (self.names.sale(sale), self.names.items)
         return self.console("seckill_adjust", delta, keys=own, **who)

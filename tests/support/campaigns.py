@@ -215,8 +215,8 @@ class Model:
 
     def _after(self, sale: Sale) -> None:
         was, sale.told = sale.told, "" if sale.left else "pending" if sale.held else "final"
-        if sale.told == was:
-            return
+        if sale.told == was or sale.ended:
+            return  # Of a sale that is over, nobody can have what came back.
         if sale.told:
             self.facts.append(("seckill.sold_out", (sale.sale, sale.told == "final")))
             if not was:
@@ -258,7 +258,11 @@ class Model:
         """Claim for (viewer, quantity, key, fingerprint) each, in order and at one moment."""
         sale = self.sales.get(sale_id)
         if sale is None:
-            return [("not_found", {})] * len(claims)
+            missing: Said = ("not_found", {})
+            return [
+                self._recall(who.viewer, "seckill.claim", key, fingerprint) or missing
+                for who, _, key, fingerprint in claims
+            ]
         refusal: Said | None = None
         if self.state in OVER or sale.ended or now >= sale.ends_at:
             refusal = ("ended", {})
@@ -314,12 +318,12 @@ class Model:
 
     def cancel(self, viewer: str, order_id: str, key: str, fingerprint: str, now: int) -> Said:
         """Give held units back."""
-        order = self.orders.get(order_id)
-        if order is None:
-            return "not_found", {}
         known = self._recall(viewer, "order.cancel", key, fingerprint)
         if known is not None:
             return known
+        order = self.orders.get(order_id)
+        if order is None:
+            return "not_found", {}
         if order.viewer != viewer:
             return "not_found", {}
         if order.status in ("cancelled", "expired"):
@@ -400,7 +404,7 @@ class Model:
             return "ended", {}
         if sale.left + delta < 0:
             return "limit_reached", {"left": sale.left}
-        if sale.stock + delta > INTEGER_MAX:
+        if delta > 0 and (sale.stock + delta) * max(1, sale.price) > INTEGER_MAX:
             return "bad_quantity", {}
         sale.left += delta
         sale.stock += delta
@@ -468,7 +472,11 @@ class Model:
         """Grab for (viewer, key, fingerprint) each, in order and at one moment."""
         packet = self.packets.get(packet_id)
         if packet is None:
-            return [("not_found", {})] * len(grabs)
+            missing: Said = ("not_found", {})
+            return [
+                self._recall(who.viewer, "redpacket.grab", key, fingerprint) or missing
+                for who, key, fingerprint in grabs
+            ]
         refusal: Said | None = None
         if len(packet.grabs) == packet.shares:
             refusal = ("empty", {})

@@ -150,6 +150,8 @@ class RoomModel:
                     return "forbidden", {}
                 return self._moderate(command)
             case c.UnbanViewer():
+                if command.viewer == actor or self.staff.get(command.viewer, 0) >= rank:
+                    return "forbidden", {}
                 self.bans.discard(command.viewer)
                 return "ok", {}
             case c.MuteAll():
@@ -197,6 +199,7 @@ class RoomModel:
             del self.items[item]
             if self.explaining == item:
                 self.explaining = None
+                self._fact("item.explaining", item=None)
             self._fact("item.removed", item=item)
         elif self.explaining != item:
             self.explaining = item

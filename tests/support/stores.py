@@ -292,7 +292,9 @@ class LuaRoom:
         return self.console("viewer_remove", viewer, how, keys=own, **who)
 
     def unban(self, viewer: str, **who: Any) -> Any:
-        return self.console("viewer_unban", viewer, keys=(self.names.bans,), **who)
+        return self.console(
+            "viewer_unban", viewer, keys=(self.names.bans, self.names.staff, *self.names.board_keys), **who
+        )
 
     def mute_all(self, on: bool, **who: Any) -> Any:
         return self.console("room_mute_all", int(on), **who)

@@ -161,7 +161,8 @@ local function after_change(room, sale, items)
         sale.told_stock = sale.stock
         fact(room, 'seckill.adjusted', sale_body(room, sale))
     end
-    if sale.sold_out ~= was then
+    -- Of a sale that is over, nobody can have what came back.
+    if sale.sold_out ~= was and not sale.ended then
         if sale.sold_out == '' then
             fact(room, 'seckill.back', '"sale":"' .. sale.id .. '"')
             mark_item(room, items, sale.item, false)

@@ -89,11 +89,11 @@ local function viewer_remove(keys, args)
 end
 
 --[[
-  viewer_unban: let a viewer in again. Unbanning one who is not banned changes nothing.
+  viewer_unban: let a viewer in again, back to their place on the board. Unbanning one who is not banned changes nothing.
 
-  keys  console, [6] bans HASH
+  keys  console, [6] bans HASH [7] staff HASH [8]–[14] the board (shares.lua)
   args  console, [8] viewer
-  reply {'ok', {}}
+  reply {'ok', {}} | {'forbidden'}
   cost  O(1)
 ]]
 local function viewer_unban(keys, args)
@@ -101,7 +101,14 @@ local function viewer_unban(keys, args)
     if not room then
         return reply
     end
+    if outranked(room, keys[7], args[8]) then
+        return refuse('forbidden')
+    end
     local was = rc('HDEL', keys[6], args[8]) == 1
+    if was then
+        shared.open_board(room, keys, 8, keys[6])
+        shared.stand_again(room, args[8])
+    end
     return finish(room, '{}', '{"banned":' .. tostring(was) .. '}')
 end
 

@@ -15,15 +15,19 @@ local fenced, after_change, units_of, add_units = ledger.fenced, ledger.after_ch
 local count, give_back, release, reap = ledger.count, ledger.give_back, ledger.release, ledger.reap
 
 --[[
-  order_read: one order. Writes nothing.
+  order_read: one order. Writes nothing. With an idempotency key, what was answered under it comes first.
 
-  keys  [1] meta [2] orders HASH
-  args  [1] order
-  reply {'ok', order, sale, viewer} | {'not_found'} | {'room_not_found'}
+  keys  [1] meta [2] orders HASH, or also [3] idempotency
+  args  [1] order, or also [2] fingerprint
+  reply {'ok', order, sale, viewer} | {'ok', the answer under the key} | {'conflict'} | {'not_found'} | {'room_not_found'}
 ]]
 local function order_read(keys, args)
     if rc('EXISTS', keys[1]) == 0 then
         return refuse('room_not_found')
+    end
+    local done = keys[3] and recall(keys[3], args[2])
+    if done then
+        return done
     end
     local packed = rc('HGET', keys[2], args[1])
     if not packed then
@@ -74,6 +78,10 @@ local function order_cancel(keys, args)
     end
     if o[STATUS] ~= 'held' then
         return refuse('conflict', '"status":"' .. o[STATUS] .. '"')
+    end
+    if fenced(room, sale) and not sale.ended and room.now < sale.ends_at then
+        -- It may have been paid on the lost line of history; given back now, the unit would be sold a second time.
+        return refuse('paused')
     end
     local json
     if room.now >= tonumber(o[PAY_BY]) then

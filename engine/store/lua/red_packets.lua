@@ -192,7 +192,9 @@ local function packet_grab(keys, args)
     end
     if refusal then
         for i = 1, grabs do
-            replies[i + 1] = refusal
+            -- A key that was used for another packet is a conflict even where this one does not exist.
+            local fingerprint = args[1 + (i - 1) * GRAB_ARGS + 2]
+            replies[i + 1] = room and recall(keys[GRAB_KEYS + i], fingerprint) or refusal
         end
         return replies
     end

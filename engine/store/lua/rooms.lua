@@ -197,6 +197,22 @@ local function room_read(keys, args)
 end
 
 --[[
+  room_brief: what a list of rooms shows. Writes nothing.
+
+  keys  [1] meta [2] present
+  args  none
+  reply {} when there is no room, else {state, body, viewers online}
+  cost  O(1)
+]]
+local function room_brief(keys, args)
+    local m = rc('HMGET', keys[1], 'state', 'body')
+    if not m[1] then
+        return {}
+    end
+    return { m[1], m[2], rc('HLEN', keys[2]) }
+end
+
+--[[
   room_position: how far a room is. Writes nothing.
 
   keys  [1] meta [2] outbox
@@ -335,4 +351,5 @@ register('audit_page', audit_page, { 'no-writes' })
 register('index_add', index_add)
 register('index_page', index_page, { 'no-writes' })
 register('code_room', code_room, { 'no-writes' })
+register('room_brief', room_brief, { 'no-writes' })
 register('room_position', room_position, { 'no-writes' })

@@ -60,8 +60,8 @@ end
 
   keys  console, [6] sale HASH [7] items HASH
   args  console, [8] delta
-  reply {'ok', sale} | {'not_found'} | {'ended'} | {'limit_reached', left} | {'bad_quantity'} when the stock would be
-        more than the wire can carry
+  reply {'ok', sale} | {'not_found'} | {'ended'} | {'limit_reached', left} | {'bad_quantity'} when the stock, or what it
+        is worth in cents, would be more than the wire can carry
   cost  O(1)
 ]]
 local STOCK_MAX = 9007199254740991
@@ -89,7 +89,7 @@ local function seckill_adjust(keys, args)
     if delta < 0 and left + delta < 0 then
         return refuse('limit_reached', '"left":' .. int(math.max(0, left)))
     end
-    if sale.stock + delta > STOCK_MAX then
+    if delta > 0 and (sale.stock + delta) * math.max(1, tonumber(sale.price)) > STOCK_MAX then
         return refuse('bad_quantity')
     end
     local before = '{"stock":' .. int(sale.stock) .. ',"left":' .. int(sale.left) .. '}'
@@ -314,7 +314,9 @@ local function seckill_claim(keys, args)
     end
     if refusal then
         for i = 1, claims do
-            replies[i + 1] = refusal
+            -- A key that was used for another sale is a conflict even where this one does not exist.
+            local fingerprint = args[1 + (i - 1) * CLAIM_ARGS + 3]
+            replies[i + 1] = room and recall(keys[CLAIM_KEYS + i], fingerprint) or refusal
         end
         return replies
     end

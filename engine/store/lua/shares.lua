@@ -160,6 +160,14 @@ local function unarrive(room, viewer)
     write_record(room, { inviter = inviter, invitee = viewer, channel = '' }, false, 'banned')
 end
 
+-- Somebody who is no longer banned stands again where they stood: what they brought was kept.
+local function stand_again(room, viewer)
+    local count = tonumber(rc('HGET', room.invited, viewer) or '') or 0
+    if count > 0 then
+        place(room, viewer, count, tonumber(rc('HGET', room.reached, viewer .. '|' .. int(count)) or '') or room.now)
+    end
+end
+
 --[[
   shares_mature: count the arrivals that have been here long enough and still are; those who left wait for their return.
   Doing it twice is harmless.
@@ -227,6 +235,7 @@ shared.open_board = open_board
 shared.arrive = arrive
 shared.come_back = come_back
 shared.unarrive = unarrive
+shared.stand_again = stand_again
 register('shares_mature', shares_mature)
 register('share_rank', share_rank, { 'no-writes' })
 register('shares_page', shares_page, { 'no-writes' })

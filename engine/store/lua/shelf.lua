@@ -81,7 +81,7 @@ local function item_put(keys, args)
 end
 
 --[[
-  item_remove: take a card off the shelf. If it is being explained, that ends in the same fact.
+  item_remove: take a card off the shelf. If it is being explained, that ends first, with a fact of its own.
 
   keys  console, [6] items HASH [7] shelf ZSET
   args  console, [8] item
@@ -102,6 +102,7 @@ local function item_remove(keys, args)
     rc('ZREM', keys[7], args[8])
     if explaining == args[8] then
         rc('HDEL', room.meta, 'explaining')
+        fact(room, 'item.explaining', '"item":null')
     end
     fact(room, 'item.removed', '"item":"' .. args[8] .. '"')
     return finish(room, '{}', was)

@@ -56,9 +56,19 @@ class Clock(asyncio.AbstractEventLoop):
 
     def __init__(self) -> None:
         self.now = 1_000.0
+        self.soon: list[tuple[Any, Any]] = []
 
     def time(self) -> float:
         return self.now
+
+    def call_soon(self, callback: Any, *args: Any) -> None:
+        self.soon.append((callback, args))
+
+    def turn(self) -> None:
+        """One turn of the loop."""
+        due, self.soon = self.soon, []
+        for callback, args in due:
+            callback(*args)
 
 
 class Viewer:
@@ -98,7 +108,10 @@ class Connection:
         self.transport.open(lambda transport: self.viewer)
 
     def receive(self, *frames: bytes) -> None:
+        """Read the frames at once, and let the loop turn until all of it is worked off."""
         self.transport.data_received(b"".join(frames))
+        while self.clock.soon:
+            self.clock.turn()
 
     @property
     def heard(self) -> list[tuple[Any, ...]]:
@@ -185,6 +198,24 @@ def test_read_larger_than_a_slice_loses_nothing() -> None:
     connection.receive(data)
 
     assert connection.heard == [("message", payload, True) for payload in payloads]
+
+
+def test_flood_is_worked_off_a_slice_per_turn_and_not_read_meanwhile() -> None:
+    connection = Connection()
+    data = b"".join(text(b"%05d" % number * 100) for number in range(40))
+    assert len(data) > 4 * SLICE_BYTES
+
+    connection.transport.data_received(data)
+
+    heard = [len(connection.heard)]
+    assert connection.socket.paused
+    while connection.clock.soon:
+        connection.clock.turn()
+        heard.append(len(connection.heard))
+    assert heard == sorted(heard)
+    assert len(set(heard)) >= 5
+    assert heard[-1] == 40
+    assert not connection.socket.paused
 
 
 def test_ping_is_answered_before_the_replies_of_the_same_read() -> None:
