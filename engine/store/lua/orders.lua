@@ -62,13 +62,13 @@ end
   cost  O(1)
 ]]
 local function order_cancel(keys, args)
-    local room, reply, sale, o = open_order(keys, args)
-    if not room then
-        return reply
-    end
     local done = recall(keys[10], args[4])
     if done then
         return done
+    end
+    local room, reply, sale, o = open_order(keys, args)
+    if not room then
+        return reply
     end
     if o[VIEWER] ~= args[3] then
         return refuse('not_found')

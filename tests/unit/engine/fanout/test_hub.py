@@ -16,6 +16,7 @@ from engine.clock import StoreClock
 from engine.errors import LiveroomError, RoomNotFound, StoreUnavailable
 from engine.fanout import hub as hub_module
 from engine.fanout.audience import EARLY_PERSONAL_MAX, SLICE_WRITES
+from engine.fanout.cadence import Cadence
 from engine.fanout.hub import Hub
 from engine.fanout.room import AHEAD_MAX, PENDING_CHAT_MAX, Room
 from engine.fanout.write_queue import SLOW_S_MAX, UNSENT_BYTES_MAX, UNSENT_BYTES_SLOW
@@ -617,6 +618,19 @@ async def test_broken_bus_makes_every_room_read_what_it_missed(scene: Scene) -> 
     # In a silent room nobody would ever say these again.
     assert {"ev": "likes", "total": 41} in member.events
     assert {"ev": "online", "now": 3, "peak": 4} in member.events
+
+
+async def test_last_gauge_arrives_although_its_timer_was_early(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop's timers are as coarse as a millisecond: one may fire just before the gauges it was for are due."""
+    room = await scene.room()
+    member = scene.member(room)
+    due, early = Cadence.gauges_due, iter([False, False])
+    monkeypatch.setattr(Cadence, "gauges_due", lambda self, now_s: next(early, True) and due(self, now_s))
+
+    scene.store.gauge(7)
+    await until(lambda: member.events == [{"ev": "likes", "total": 7}])
 
 
 async def test_gauge_that_is_newer_than_the_one_read_is_kept(scene: Scene) -> None:
