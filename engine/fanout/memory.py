@@ -106,12 +106,6 @@ class RoomMemory:
 
     # --- telling ----------------------------------------------------------------------------------------
 
-    @property
-    def state(self) -> str:
-        """The room's state as last sent."""
-        state: str = self._view["state"]
-        return state
-
     def snapshot(self, now_ms: int) -> bytes:
         """Return the room as everybody has seen it, as JSON, with the states that the clock decides at `now_ms`."""
         if self._snapshot_until is not None and now_ms >= self._snapshot_until:

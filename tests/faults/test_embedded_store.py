@@ -575,6 +575,30 @@ async def test_server_killed_again_and_again_comes_back_each_time(packaged: Embe
     assert await ask(url, "LRANGE", "kills", 0, -1) == ["0", "1", "2"]
 
 
+async def test_stop_ends_a_restart_that_lost_its_cancellation(
+    packaged: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library under the launch may swallow it; the watcher must not go on watching for ever."""
+    await packaged.start()
+    launch, begun = packaged._launch, asyncio.Event()
+
+    async def deaf_launch(**how: float) -> Any:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await launch(**how)
+
+    monkeypatch.setattr(packaged, "_launch", deaf_launch)
+    assert packaged.pid is not None
+    os.kill(packaged.pid, signal.SIGKILL)
+    await begun.wait()
+
+    async with asyncio.timeout(10):
+        await packaged.stop()
+
+    assert packaged.pid is None
+
+
 async def test_orphaned_rewrite_neither_delays_the_restart_nor_stays(
     store: EmbeddedStore, data_dir: Path
 ) -> None:

@@ -226,6 +226,22 @@ async def test_room_without_viewers_is_let_go_after_a_while(
     assert (scene.hub.rooms, scene.bus.channels) == ([], set())
 
 
+async def test_lease_that_ran_out_unseen_by_the_store_has_everybody_take_their_place_again(
+    scene: Scene,
+) -> None:
+    """A join renews the lease too; another worker may have purged this one before it did."""
+    room = await scene.room()
+    member = scene.member(room)
+    await scene.hub._beat_all()
+    assert member.rejoined == 0
+    room.leased_at -= hub_module.LEASE_S + 1
+
+    await scene.hub._beat_all()
+    await scene.hub._beat_all()
+
+    assert member.rejoined == 1
+
+
 async def test_room_that_is_let_go_twice_leaves_its_successor_alone(scene: Scene) -> None:
     """A room may be dropped while the beat, which knows it from before, is about to drop it too."""
     room = await scene.room()
