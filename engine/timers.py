@@ -11,12 +11,12 @@ Source: docs/architecture.md, "Timers".
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
 
-from engine.errors import StoreUnavailable
+from engine.errors import LiveroomError, StoreUnavailable
 from engine.store.keys import DUE_PARTITIONS, RoomKey
 from engine.store.store import Store
 
@@ -41,6 +41,31 @@ def _member(kind: str, room: RoomKey, part: str = "") -> str:
     return f"{kind}|{room.tenant}|{room.room}|{part}"
 
 
+class Note:
+    """A note on its way to the store. A step that must not be forgotten is not answered before its note is there."""
+
+    __slots__ = ("_known", "_outcome", "_waiting")
+
+    def __init__(self) -> None:
+        self._known = False
+        self._outcome: LiveroomError | None = None
+        self._waiting: list[Callable[[LiveroomError | None], None]] = []
+
+    def then(self, go_on: Callable[[LiveroomError | None], None]) -> None:
+        """Call `go_on` once: with None when the store holds the note, with the error when it may not."""
+        if self._known:
+            go_on(self._outcome)
+        else:
+            self._waiting.append(go_on)
+
+    def settle(self, outcome: LiveroomError | None) -> None:
+        """Say how the first try ended."""
+        self._known, self._outcome = True, outcome
+        waiting, self._waiting = self._waiting, []
+        for go_on in waiting:
+            go_on(outcome)
+
+
 class Timers:
     """Looks for due work in every partition."""
 
@@ -62,27 +87,25 @@ class Timers:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def watch_host(self, room: RoomKey) -> None:
-        """A streamer is in the room: notice when they are gone."""
-        if self._grace_ms:
-            self._note(_member(_HOST, room), min(_HOST_CHECK_MS, self._grace_ms))
+    def watch_host(self, room: RoomKey) -> Note:
+        """A streamer is about to join: notice when they are gone."""
+        if not self._grace_ms:
+            note = Note()
+            note.settle(None)
+            return note
+        return self._note(_member(_HOST, room), min(_HOST_CHECK_MS, self._grace_ms))
 
-    def expect_close(self, room: RoomKey) -> None:
-        """
-        A room is about to be closed: have any worker settle it should this one die in between.
+    def expect_close(self, room: RoomKey) -> Note:
+        """A room is about to be closed: have any worker settle it should this one die in between."""
+        return self._note(_member(_SETTLE, room), _SETTLE_BACKUP_MS)
 
-        The note leaves for the store before whatever its caller asks next; if the room is not closing when it comes
-        due, nothing happens.
-        """
-        self._note(_member(_SETTLE, room), _SETTLE_BACKUP_MS)
-
-    def watch_sale(self, room: RoomKey, sale: str) -> None:
+    def watch_sale(self, room: RoomKey, sale: str) -> Note:
         """A sale is about to be scheduled: announce its end and give overdue holds back."""
-        self._note(_member(_SALE, room, sale), _CAMPAIGN_LOOK_MS)
+        return self._note(_member(_SALE, room, sale), _CAMPAIGN_LOOK_MS)
 
-    def watch_packet(self, room: RoomKey, packet: str) -> None:
+    def watch_packet(self, room: RoomKey, packet: str) -> Note:
         """A red packet is about to be sent: settle it when it expires."""
-        self._note(_member(_PACKET, room, packet), _CAMPAIGN_LOOK_MS)
+        return self._note(_member(_PACKET, room, packet), _CAMPAIGN_LOOK_MS)
 
     def settle(self, room: RoomKey) -> None:
         """A room is closing: settle it now."""
@@ -98,20 +121,25 @@ class Timers:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("timers.task_failed", exc_info=error)
 
-    def _note(self, member: str, in_ms: int) -> None:
-        noted = self._store.due_add(member, in_ms)
+    def _note(self, member: str, in_ms: int) -> Note:
+        """
+        Note that a member is due.
 
-        async def see_to_it() -> None:
-            waiting = noted
-            while True:
-                try:
-                    await waiting
-                    return
-                except StoreUnavailable:
-                    await asyncio.sleep(_LOOK_S_MAX)
-                    waiting = self._store.due_add(member, in_ms)
+        The note leaves before whatever the caller asks of the store next, but on a cluster it may go to another node,
+        so the caller also waits for it. It is tried until the store has it; twice is harmless.
+        """
+        note = Note()
 
-        self._spawn(see_to_it())
+        def done(error: Exception | None) -> None:
+            if error is None:
+                note.settle(None)
+                return
+            # The step itself may well have been taken.
+            note.settle(StoreUnavailable(f"not noted: {error}", definite=False))
+            asyncio.get_running_loop().call_later(_LOOK_S_MAX, self._note, member, in_ms)
+
+        self._store.due_add(member, in_ms, done)
+        return note
 
     async def _settle_now(self, room: RoomKey) -> None:
         try:

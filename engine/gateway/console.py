@@ -20,7 +20,7 @@ from engine.rooms.lifecycle import STEPS
 from engine.rooms.words import WordFilter
 from engine.store.keys import RoomKey, RoomKeys
 from engine.store.store import Answer, Answered, Store
-from engine.timers import Timers
+from engine.timers import Note, Timers
 from protocol import commands as c
 from protocol.codes import ErrorCode
 from protocol.limits import INTEGER_MAX, SHELF_ITEMS_MAX
@@ -99,7 +99,7 @@ class Console:
             answered(answer)
 
         if closes:
-            self._timers.expect_close(room)
+            answered = _once_noted(self._timers.expect_close(room), answered)
         own = (origins, step.target)
         self._store.console("room_step", room, command, actor.id, actor.rank, (), own, done)
 
@@ -222,7 +222,7 @@ class Console:
             *gates(command.eligible),
         )
         own = (names.sale(command.sale), names.sales, names.items)
-        self._timers.watch_sale(room, command.sale)
+        answered = _once_noted(self._timers.watch_sale(room, command.sale), answered)
         self._store.console("seckill_schedule", room, command, actor.id, actor.rank, own, args, answered)
 
     def _adjust_seckill(
@@ -230,7 +230,7 @@ class Console:
     ) -> None:
         names = RoomKeys(room)
         own = (names.sale(command.sale), names.items)
-        self._timers.watch_sale(room, command.sale)
+        answered = _once_noted(self._timers.watch_sale(room, command.sale), answered)
         self._store.console(
             "seckill_adjust", room, command, actor.id, actor.rank, own, (command.delta,), answered
         )
@@ -264,7 +264,7 @@ class Console:
             ",".join(map(str, parts)),
         )
         own = (names.packet(command.packet), names.packet_parts(command.packet), names.packets)
-        self._timers.watch_packet(room, command.packet)
+        answered = _once_noted(self._timers.watch_packet(room, command.packet), answered)
         self._store.console("packet_send", room, command, actor.id, actor.rank, own, args, answered)
 
     def _cancel_red_packet(
@@ -273,3 +273,15 @@ class Console:
         names = RoomKeys(room)
         own = (names.packet(command.packet), names.packet_parts(command.packet), names.grants)
         self._store.console("packet_cancel", room, command, actor.id, actor.rank, own, (), answered)
+
+
+def _once_noted(note: Note, answered: Answered) -> Answered:
+    """Answer a step that was taken only when the timers know of it; one that was refused needs no note."""
+
+    def done(answer: Answer) -> None:
+        if isinstance(answer, bytes):
+            note.then(lambda error: answered(answer if error is None else error))
+        else:
+            answered(answer)
+
+    return done

@@ -26,7 +26,7 @@ from engine.store.store import Store
 from engine.telemetry import Metrics
 from engine.timers import Timers
 from engine.tokens import Tokens
-from protocol.codes import CloseCode, Role
+from protocol.codes import CloseCode
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -96,10 +96,7 @@ class Gateway:
     def _joined(self, session: Session) -> None:
         """A session is in its room."""
         self._metrics.joins.inc()
-        assert session.claims is not None
         assert session.room is not None
-        if session.claims.role >= Role.STREAMER:
-            self._timers.watch_host(session.room.key)
         log.debug("viewer.joined", room=str(session.room.key), viewer=session.viewer)
 
     def _closed(self, session: Session, code: int) -> None:

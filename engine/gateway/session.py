@@ -285,8 +285,14 @@ class Session:
         if command.via is not None:
             share = self._parts.tokens.read_share(command.via, tenant=claims.tenant, room=claims.room)
 
+        # Ahead of the join: a worker that died between the two would leave a room that nobody watches.
+        note = self._parts.timers.watch_host(room.key) if claims.role >= Role.STREAMER else None
+
         def done(header: Any, own: Any, error: Exception | None) -> None:
-            self._decided(command_id, command, room, header, own, error)
+            if error is None and note is not None:
+                note.then(lambda failed: self._decided(command_id, command, room, header, own, failed))
+            else:
+                self._decided(command_id, command, room, header, own, error)
 
         self._take_place(room, claims, entry, share, done)
 

@@ -4,7 +4,7 @@ Steps of presence and of timers: who is here, and what is due.
 Decides how each step is called, line by line beside its header in `lua/`. What can race is decided there.
 """
 
-import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from engine.errors import Overloaded
@@ -120,13 +120,13 @@ class PresenceSteps(StoreBase):
 
     # --- timers -----------------------------------------------------------------------------------------
 
-    def due_add(self, member: str, in_ms: int) -> asyncio.Future[Any]:
-        """
-        Note that something is due; an earlier time already noted wins.
+    def due_add(self, member: str, in_ms: int, done: Callable[[Exception | None], None]) -> None:
+        """Note that something is due in `in_ms` milliseconds; an earlier time already noted wins."""
 
-        Not `async`: the call is queued before this returns, ahead of whatever the caller asks next.
-        """
-        return self._call("due_add", (keys.due(_partition(member)),), (member, in_ms))
+        def answered(header: Any, own: Any, error: Exception | None) -> None:
+            done(error)
+
+        self._link.call("due_add", (keys.due(_partition(member)),), (member, in_ms), answered)
 
     async def due_claim(self, partition: int, limit: int) -> tuple[int, list[tuple[str, str]]]:
         """Take what is due for a while. Returns (milliseconds until the next or -1, [(member, lease)])."""

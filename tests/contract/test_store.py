@@ -361,7 +361,9 @@ async def test_comment_refusals_carry_what_the_viewer_needs(store: Store) -> Non
 
 async def test_due_work_is_noted_claimed_and_done(store: Store) -> None:
     member = f"host|t|{fresh_room().room}"
-    await store.due_add(member, 0)
+    noted: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    store.due_add(member, 0, noted.set_result)
+    assert await noted is None
 
     claimed = [
         (partition, lease)

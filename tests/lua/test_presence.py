@@ -369,6 +369,14 @@ def host_leaves(room: LuaRoom) -> None:
     room.leave("w", ("host-1.x", 1))
 
 
+def test_room_that_no_streamer_ever_joined_is_watched_and_left_alone(room: LuaRoom) -> None:
+    """The watch is noted before the join, which may have been refused."""
+    room.enter("w", "mod", 2, MODERATOR)
+
+    with room.unchanged():
+        assert check(room) == ["watch", HOST_CHECK_MS]
+
+
 def test_room_with_its_streamer_is_left_alone(room: LuaRoom) -> None:
     room.enter("w", "host-1.x", 1, STREAMER)
 

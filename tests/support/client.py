@@ -27,7 +27,7 @@ from protocol.view import apply_event
 Map = dict[str, Any]
 
 #: A test that waits this long has failed (seconds).
-PATIENCE_S = 8.0
+PATIENCE_S = 20.0
 
 _keys = itertools.count(1)
 _ids = itertools.count(1)

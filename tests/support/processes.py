@@ -30,7 +30,7 @@ _ANNOUNCED = re.compile(r"liveroom listening on (http://\S+) internal (http://\S
 _LOOK_S = 0.01
 
 
-async def until(what: Callable[[], Awaitable[bool]], seconds: float = 15.0) -> float:
+async def until(what: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> float:
     """Look until `what` holds. Returns how long it took (seconds)."""
     began = time.monotonic()
     while not await what():

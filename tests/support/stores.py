@@ -32,6 +32,7 @@ from engine.store.embedded import EmbeddedStore, parse_version
 from engine.store.functions import library
 from engine.store.keys import RoomKey, RoomKeys
 from engine.store.store import Answer, Store
+from engine.timers import Note
 from protocol.commands import Command, PostComment
 
 REDIS_VERSION_MIN: Final = (7, 0)
@@ -104,7 +105,7 @@ async def running_store(url: str) -> AsyncIterator[Store]:
         await store.stop()
 
 
-async def until(what: Callable[[], bool], seconds: float = 10) -> None:
+async def until(what: Callable[[], bool], seconds: float = 30) -> None:
     """Wait for `what` to hold, looking often."""
     give_up = time.monotonic() + seconds
     while not what():
@@ -112,7 +113,7 @@ async def until(what: Callable[[], bool], seconds: float = 10) -> None:
         await asyncio.sleep(0.002)
 
 
-def until_now(what: Callable[[], bool], seconds: float = 10) -> None:
+def until_now(what: Callable[[], bool], seconds: float = 30) -> None:
     """Do the same without a loop."""
     give_up = time.monotonic() + seconds
     while not what():
@@ -422,20 +423,29 @@ class LuaRoom:
 # --- through the engine's own mapping ---------------------------------------------------------------------------
 
 
+def _noted() -> Note:
+    note = Note()
+    note.settle(None)
+    return note
+
+
 class QuietTimers:
     """In the place of the timers: a room is settled when the test says so."""
 
-    def expect_close(self, room: RoomKey) -> None:
+    def expect_close(self, room: RoomKey) -> Note:
         """Note nothing."""
+        return _noted()
 
     def settle(self, room: RoomKey) -> None:
         """Leave it to the test."""
 
-    def watch_sale(self, room: RoomKey, sale: str) -> None:
+    def watch_sale(self, room: RoomKey, sale: str) -> Note:
         """Note nothing."""
+        return _noted()
 
-    def watch_packet(self, room: RoomKey, packet: str) -> None:
+    def watch_packet(self, room: RoomKey, packet: str) -> Note:
         """Note nothing."""
+        return _noted()
 
 
 async def say(

@@ -144,6 +144,7 @@ local function room_join(keys, args)
     end
     if host_back then
         rc('HDEL', room.meta, 'host_gone_at')
+        rc('HSET', room.meta, 'hosted', 1)
         if room.state == 'paused' and rc('HGET', room.meta, 'state_reason') == 'streamer_gone' then
             step_room(room, 'live', 'streamer_back')
         end
@@ -271,6 +272,10 @@ local function host_check(keys, args)
     local room = open_room(keys[1], keys[2], keys[3], args[1])
     if not room or OVER[room.state] then
         return { 'done' }
+    end
+    if not rc('HGET', room.meta, 'hosted') then
+        -- The watch is noted before the join, which may still come, or may have been refused.
+        return { 'watch', math.min(HOST_CHECK_MS, tonumber(args[2])) }
     end
     local grace, patience = tonumber(args[2]), tonumber(args[3])
     local look = math.min(HOST_CHECK_MS, grace)

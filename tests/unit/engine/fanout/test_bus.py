@@ -46,7 +46,7 @@ class ScriptedConnection:
         return None if reply is SILENCE else reply
 
     async def until_sent(self, count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(self.sent) < count:
                 self.was_sent.clear()
                 await self.was_sent.wait()
@@ -73,7 +73,7 @@ class Network:
 
     async def next(self) -> ScriptedConnection:
         """Return the next connection once it is made."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await self.connected.acquire()
         return self.connections[-1]
 
@@ -94,7 +94,7 @@ class Heard:
         self.changed.set()
 
     async def until(self, count: int) -> list[Any]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(self.all) < count:
                 self.changed.clear()
                 await self.changed.wait()

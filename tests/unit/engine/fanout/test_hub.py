@@ -39,7 +39,7 @@ async def turns(count: int = TURNS) -> None:
         await asyncio.sleep(0)
 
 
-async def until(what: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(what: Callable[[], bool], seconds: float = 30.0) -> None:
     give_up = asyncio.get_running_loop().time() + seconds
     while True:
         if what():
