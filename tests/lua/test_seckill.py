@@ -1031,6 +1031,44 @@ def test_restart_that_nobody_vouches_for_pauses_the_sale(fair: CampaignRoom) -> 
     assert orjson.loads(fair.read_sale()[0])["state"] == "paused"
 
 
+def test_sale_stays_paused_when_a_later_restart_loses_nothing(fair: CampaignRoom) -> None:
+    """What the first restart lost does not come back with the second."""
+    fair.sell()
+    fair.restart()
+    fair.notice("the room goes on")
+    fair.restart()
+    fair.vouched = fair.replid
+
+    assert refused(fair.claim("bo")) == "paused"
+    ok(fair.adjust("s", 0))
+    assert fair.claim("bo")[0] == "ok"
+
+
+def test_promoted_replica_that_holds_what_was_acknowledged_goes_on_selling_in_another_epoch(
+    fair: CampaignRoom,
+) -> None:
+    fair.sell()
+    fair.hold("anna")
+    fair.restart()
+    fair.vouched = fair.replid + "+"
+
+    fair.hold("bo")
+    fair.notice("the room goes on")
+    fair.hold("cy")
+
+    assert fair.units() == {"stock": 3, "left": 0, "held": 3, "sold": 0}
+    assert fair.meta("epoch") != "e0"
+
+
+def test_sale_scheduled_after_a_restart_nobody_vouches_for_sells(fair: CampaignRoom) -> None:
+    fair.notice("before")
+    fair.restart()
+
+    fair.sell()
+
+    assert fair.claim("bo")[0] == "ok"
+
+
 def test_paused_sale_takes_payments_of_holds_and_no_late_ones(fair: CampaignRoom) -> None:
     fair.sell()
     held, gone = fair.hold("anna"), fair.hold("bo")

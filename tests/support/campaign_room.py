@@ -305,6 +305,4 @@ class CampaignRoom(LuaRoom):
         """Let the store be on another line of history, which nobody vouches for."""
         lost = secrets.token_hex(20)
         self.client.hset(self.names.meta, "replid", lost)
-        for sale in self.client.smembers(self.names.sales):
-            self.client.hset(self.names.sale(sale), "replid", lost)
         self.vouched = ""

@@ -5,7 +5,7 @@
   save_order, which writes it down, tells the shop through the outbox and the viewer's screens. Registers no function:
   seckill.lua and orders.lua do.
 
-  Fence: a sale remembers the replication id it was armed with. After a restart or promotion that the engine does not
+  Fence: a sale remembers the line of history it was armed on. After a restart or promotion that the engine does not
   vouch for it answers `paused` until a streamer adjusts it (by 0 if need be), because units sold before may be missing
   from what the store remembers. `taken` and `bought` count the units ever held and ever paid in time; they only rise,
   so what an engine has seen of them tells how many are missing (seckill_distrust). Those leave the stock when the sale
@@ -59,8 +59,9 @@ end
 
 local function read_sale(key)
     local f = rc('HMGET', key, 'stock', 'left', 'held', 'sold', 'per_viewer', 'starts_at', 'ends_at', 'hold_ms',
-        'price_cents', 'item', 'replid', 'ended', 'sold_out', 'sale', 'eligible', 'gate_tags', 'gate_level',
-        'gate_dwell_s', 'gate_first', 'gate_shared', 'taken', 'bought', 'owed')
+        'price_cents', 'item', 'line', 'ended', 'sold_out', 'sale', 'eligible', 'gate_tags', 'gate_level',
+        'gate_dwell_s', 'gate_first', 'gate_shared', 'taken', 'bought', 'owed',
+        'seen_taken')
     if not f[1] then
         return nil
     end
@@ -68,8 +69,8 @@ local function read_sale(key)
         told_stock = tonumber(f[1]), taken = tonumber(f[21]), bought = tonumber(f[22]), owed = tonumber(f[23]),
         key = key, stock = tonumber(f[1]), left = tonumber(f[2]), held = tonumber(f[3]), sold = tonumber(f[4]),
         per_viewer = tonumber(f[5]), starts_at = tonumber(f[6]), ends_at = tonumber(f[7]), hold_ms = tonumber(f[8]),
-        price = f[9], item = f[10], replid = f[11], ended = f[12] == '1', sold_out = f[13] or '', id = f[14],
-        eligible = f[15] or '', gates = { f[16], f[17], f[18], f[19], f[20] },
+        price = f[9], item = f[10], line = f[11] or '', ended = f[12] == '1', sold_out = f[13] or '', id = f[14],
+        eligible = f[15] or '', gates = { f[16], f[17], f[18], f[19], f[20] }, seen_taken = f[24],
     }
 end
 
@@ -79,14 +80,10 @@ local function write_sale(sale)
         'owed', int(sale.owed))
 end
 
--- A sale that was armed on another line of history waits for a streamer, unless the engine vouches for this one and
--- no engine has seen more of the sale than there is.
+-- A sale that was armed on another line of history waits for a streamer, and so does one of which an engine has seen
+-- more than there is.
 local function fenced(room, sale)
-    local replid = replication_id(room)
-    if sale.replid == replid then
-        return false
-    end
-    return room.vouched ~= replid or rc('HEXISTS', sale.key, 'seen_taken') == 1
+    return sale.line ~= room.line or sale.seen_taken or not ledger_is_whole(room)
 end
 
 -- Sold out comes before scheduled: the facts tell when it begins and ends, while the start is told by the clock.

@@ -50,7 +50,9 @@ local function message(kind, header, payload)
 end
 
 -- The store's replication id changes on every restart and promotion. The engine vouches for an id when its
--- configuration proves that nothing acknowledged was lost on the way to it, and nothing it has seen contradicts that.
+-- configuration proves that nothing was lost on the way to it, and nothing it has seen contradicts that. An id with a
+-- '+' behind it is one of a promoted replica that holds everything acknowledged: viewers may have seen more, but what
+-- was sold is all there.
 local function replication_id(room)
     if not room.current_replid then
         room.current_replid = string.match(rc('INFO', 'replication'), 'master_replid:(%w+)') or '?'
@@ -58,7 +60,14 @@ local function replication_id(room)
     return room.current_replid
 end
 
--- A room whose history may have lost its end goes on in another epoch.
+-- Whether units and cents are what was acknowledged.
+local function ledger_is_whole(room)
+    local replid = replication_id(room)
+    return not room.replid or room.replid == replid or room.vouched == replid or room.vouched == replid .. '+'
+end
+
+-- A room whose history may have lost its end goes on in another epoch. `line` is the id since which nothing
+-- acknowledged was lost; a sale remembers the line it was armed on.
 local function check_epoch(room)
     local replid = replication_id(room)
     if room.replid == replid then
@@ -66,6 +75,10 @@ local function check_epoch(room)
     end
     rc('HSET', room.meta, 'replid', replid)
     if room.replid and room.vouched ~= replid then
+        if not ledger_is_whole(room) then
+            room.line = replid
+            rc('HSET', room.meta, 'line', replid)
+        end
         room.epoch = string.format('%x', room.now) .. string.sub(replid, 1, 6)
         room.seq = 0
         rc('DEL', room.log)
@@ -127,13 +140,13 @@ end
 
 -- Read a room. Returns nil when there is none: nothing creates a room but room_put.
 local function open_room(meta, log, bus, vouched)
-    local m = rc('HMGET', meta, 'epoch', 'seq', 'state', 'replid')
+    local m = rc('HMGET', meta, 'epoch', 'seq', 'state', 'replid', 'line')
     if not m[1] then
         return nil
     end
     return {
         meta = meta, log = log, bus = bus, vouched = vouched,
-        epoch = m[1], seq = tonumber(m[2]), state = m[3], replid = m[4], now = now_ms(),
+        epoch = m[1], seq = tonumber(m[2]), state = m[3], replid = m[4], line = m[5] or '', now = now_ms(),
     }
 end
 

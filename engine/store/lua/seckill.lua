@@ -39,11 +39,12 @@ local function seckill_schedule(keys, args)
     if tonumber(args[14]) <= starts_at then
         return refuse('bad_command')
     end
+    check_epoch(room)
     rc('HSET', keys[6], 'sale', args[8], 'item', args[9], 'price_cents', args[10], 'stock', args[11], 'left', args[11],
         'held', 0, 'sold', 0, 'taken', 0, 'bought', 0, 'owed', 0, 'per_viewer', args[12], 'starts_at', int(starts_at), 'ends_at', args[14],
         'hold_ms', args[15], 'eligible', args[16], 'gate_tags', args[17], 'gate_level', args[18],
         'gate_dwell_s', args[19], 'gate_first', args[20], 'gate_shared', args[21],
-        'replid', replication_id(room), 'ended', '0', 'sold_out', '')
+        'line', room.line, 'ended', '0', 'sold_out', '')
     rc('SADD', keys[7], args[8])
     local sale = read_sale(keys[6])
     local body = sale_body(room, sale)
@@ -100,8 +101,9 @@ local function seckill_adjust(keys, args)
     end
     sale.stock = sale.left + sale.held + sale.sold
     sale.told_stock = sale.stock
-    sale.replid = replication_id(room)
-    rc('HSET', sale.key, 'replid', sale.replid)
+    check_epoch(room)
+    sale.line, sale.seen_taken = room.line, false
+    rc('HSET', sale.key, 'line', sale.line)
     rc('HDEL', sale.key, 'seen_taken', 'seen_bought')
     write_sale(sale)
     local body = sale_body(room, sale)
@@ -134,7 +136,7 @@ local function seckill_distrust(keys, args)
         rc('HSET', room.meta, 'distrusted', replid)
     end
     for i = 4, #keys do
-        local m = rc('HMGET', keys[i], 'replid', 'seen_taken', 'seen_bought')
+        local m = rc('HMGET', keys[i], 'line', 'seen_taken', 'seen_bought')
         if m[1] and m[1] ~= replid then
             local taken, bought = tonumber(args[2 * i - 7]), tonumber(args[2 * i - 6])
             rc('HSET', keys[i], 'seen_taken', int(math.max(taken, tonumber(m[2] or '') or 0)),
