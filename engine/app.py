@@ -73,7 +73,10 @@ class App:
             self._embedded = EmbeddedStore(config.data_dir, appendfsync=config.appendfsync)
             url = await self._embedded.start()
         self.clock = StoreClock()
-        self.store = Store(url, self.clock)
+        try:
+            self.store = Store(url, self.clock, replicas=config.store_replicas)
+        except ValueError as error:
+            raise ConfigError(f"store: {error}") from None
         await self._start_store(url)
         self._store_answers = True
         self.tokens = Tokens(list(config.signing_keys))

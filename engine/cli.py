@@ -34,7 +34,8 @@ Listen = Annotated[
 InternalListen = Annotated[str | None, typer.Option(help="Address of health and metrics. [127.0.0.1:9090]")]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that share the port. [1]")]
 StoreUrl = Annotated[
-    str | None, typer.Option(help="redis://, rediss:// or unix://; none runs a private store.")
+    str | None,
+    typer.Option(help="redis://, rediss://, unix:// or redis+cluster://; none runs a private store."),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Home of the private store. [./liveroom-data]")]
 ConfigFile = Annotated[

@@ -38,7 +38,8 @@ _DEV_KEY_FILE: Final = "dev-key.json"
 _DEV_KID: Final = "dev"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _LOG_LEVELS: Final = ("debug", "info", "warning")
-_STORE_SCHEMES: Final = ("redis", "rediss", "unix")
+_STORE_SCHEMES: Final = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+STORE_REPLICAS_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,11 @@ class Config:
     internal_listen: str = "127.0.0.1:9090"
     #: Processes that share the port.
     workers: int = 1
-    #: URL of an outside store: redis://, rediss:// or unix://. Empty runs a private one in `data_dir`.
+    #: URL of an outside store: redis://, rediss:// or unix://, or redis+cluster:// or rediss+cluster:// with the nodes
+    #: of a cluster joined by commas. Empty runs a private one in `data_dir`.
     store: str = ""
+    #: Replicas that must hold what money or stock depends on before it is answered: as many as each primary has.
+    store_replicas: int = 0
     #: Where the private store and the development key live.
     data_dir: Path = Path("liveroom-data")
     #: When the private store writes to disk: always (nothing acknowledged is ever lost) or everysec.
@@ -108,6 +112,8 @@ class Config:
             raise ConfigError(f"log_level must be one of {', '.join(_LOG_LEVELS)}")
         if self.appendfsync not in ("always", "everysec"):
             raise ConfigError("appendfsync must be always or everysec")
+        if not 0 <= self.store_replicas <= STORE_REPLICAS_MAX:
+            raise ConfigError(f"store_replicas must be from 0 to {STORE_REPLICAS_MAX}")
         if not 1 <= self.workers <= 256:
             raise ConfigError("workers must be from 1 to 256")
         if self.idle_timeout_ms <= 2 * PING_PERIOD_MS:

@@ -33,6 +33,8 @@ _PACKET = "packet"
 _HOST_CHECK_MS = 15_000
 #: A close is settled at once; this is when another worker would do it instead.
 _SETTLE_BACKUP_MS = 3_000
+#: Next look at a room that the store did not answer for.
+_UNREACHABLE_MS = 1_000
 #: First look at a campaign, which then says when the next one is due.
 _CAMPAIGN_LOOK_MS = 1_000
 
@@ -73,16 +75,20 @@ class Timers:
         self._store = store
         self._grace_ms = streamer_grace_ms
         self._patience_ms = paused_close_ms
-        self._task: asyncio.Task[None] | None = None
+        self._looking: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="timers")
+        # One each: in a cluster they are on several nodes, and one that is gone must not hold up the others.
+        self._looking = [
+            asyncio.create_task(self._look(partition), name=f"timers-{partition}")
+            for partition in range(DUE_PARTITIONS)
+        ]
 
     async def stop(self) -> None:
         """Stop looking. What was taken comes due again when its lease ends."""
-        tasks = [task for task in (self._task, *self._tasks) if task is not None]
+        tasks = [*self._looking, *self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -147,25 +153,30 @@ class Timers:
         except StoreUnavailable:
             pass  # The member noted before the close is due soon.
 
-    async def _run(self) -> None:
+    async def _look(self, partition: int) -> None:
         while True:
             pause_s = _LOOK_S_MAX
             try:
-                for partition in range(DUE_PARTITIONS):
-                    next_ms, taken = await self._store.due_claim(partition, _TAKEN_MAX)
-                    if next_ms >= 0:
-                        pause_s = min(pause_s, next_ms / 1000)
-                    for member, lease in taken:
-                        again_in_ms = await self._do(member)
-                        await self._store.due_done(member, lease, again_in_ms)
-                        if again_in_ms is not None:
-                            pause_s = min(pause_s, again_in_ms / 1000)
+                next_ms, taken = await self._store.due_claim(partition, _TAKEN_MAX)
+                if next_ms >= 0:
+                    pause_s = min(pause_s, next_ms / 1000)
+                for member, lease in taken:
+                    again_in_ms = await self._do_if_reachable(member)
+                    await self._store.due_done(member, lease, again_in_ms)
+                    if again_in_ms is not None:
+                        pause_s = min(pause_s, again_in_ms / 1000)
             except StoreUnavailable:
                 pass  # Leases end; the work comes due again.
             except Exception:
                 # A bug in one kind of work must not stop the others.
                 log.exception("timers.look_failed")
             await asyncio.sleep(max(pause_s, _LOOK_S_MIN))
+
+    async def _do_if_reachable(self, member: str) -> int | None:
+        try:
+            return await self._do(member)
+        except StoreUnavailable:
+            return _UNREACHABLE_MS  # The room is on another node than this note, and the rest must not wait for it.
 
     async def _do(self, member: str) -> int | None:
         """Do what a member stands for. Returns milliseconds until it is due again, or None when it is done."""

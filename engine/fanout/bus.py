@@ -3,6 +3,7 @@ Room channels → this worker: one plain connection that subscribes to every roo
 
 Decides when a subscription counts as made, and notices when the connection has died, silently or not. Messages are
 handed on as bytes in the order they came; a room that may have missed some is told by `on_reset`. Does not read them.
+A node of a cluster may give a channel away; where it went is `cluster_bus.py`'s.
 
 Library errors do not leave this module. Bounds: none of its own; the store cuts off a reader that falls 64 MiB
 behind for 60 s, which is a reset like any other.
@@ -11,14 +12,15 @@ Source: docs/decisions/0005-bus.md.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisError
 
 from engine.store.link import make_connection
+from engine.store.topology import slot_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -26,25 +28,36 @@ log = structlog.stdlib.get_logger(__name__)
 PROBE_S: Final = 5.0
 _RECONNECT_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5)
 #: As long as a call to the store may take.
-_SUBSCRIBE_S_MAX: Final = 0.9
+SUBSCRIBE_S_MAX: Final = 0.9
 
 
 class Bus:
     """Subscriptions of one worker on one store node."""
 
     def __init__(
-        self, url: str, on_message: Callable[[str, bytes], None], on_reset: Callable[[], None]
+        self,
+        url: str,
+        on_message: Callable[[str, bytes], None],
+        on_reset: Callable[[Collection[str]], None],
+        *,
+        on_moved: Callable[[str], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         """
         Prepare; `start` connects.
 
         Args:
+            url: Of the node.
             on_message: Called with channel and payload, in order.
-            on_reset: Called when every channel is subscribed again after a break: messages may be missing.
+            on_reset: Called when all these channels are subscribed again after a break: messages may be missing.
+            on_moved: Called with a channel that the node gave away. It is forgotten here.
+            on_lost: Called whenever the node could not be reached or the connection broke.
         """
         self._url = url
         self._on_message = on_message
         self._on_reset = on_reset
+        self._on_moved = on_moved
+        self._on_lost = on_lost
         self._connection: AbstractConnection | None = None
         #: Channel → waits for its confirmation, done once it is there.
         self._channels: dict[str, asyncio.Future[None]] = {}
@@ -52,6 +65,7 @@ class Bus:
         self._connected = asyncio.Event()
         #: Channels of a new connection that are not confirmed yet; when none is left, the rooms are told.
         self._unconfirmed: set[str] = set()
+        self._broken: frozenset[str] = frozenset()
 
     async def start(self) -> None:
         """Begin to connect, and to reconnect for as long as it takes."""
@@ -76,7 +90,7 @@ class Bus:
             confirmed = asyncio.get_running_loop().create_future()
             self._channels[channel] = confirmed
             await self._send("SSUBSCRIBE", channel)
-        async with asyncio.timeout(_SUBSCRIBE_S_MAX):
+        async with asyncio.timeout(SUBSCRIBE_S_MAX):
             await asyncio.shield(confirmed)
 
     async def unsubscribe(self, channel: str) -> None:
@@ -114,6 +128,8 @@ class Bus:
             except (RedisError, OSError, TimeoutError) as error:
                 if attempt == 0:
                     log.warning("bus.lost", error=str(error) or type(error).__name__)
+                if self._on_lost is not None:
+                    self._on_lost()
                 await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
                 attempt += 1
 
@@ -129,12 +145,21 @@ class Bus:
         for channel in wanted:
             await connection.send_command("SSUBSCRIBE", channel, check_health=False)
         self._unconfirmed = set(wanted) if again else set()
+        self._broken = frozenset(self._unconfirmed)
 
     async def _read(self, connection: AbstractConnection) -> None:
         """Hand on messages until the connection breaks or stays silent after being asked for a sign of life."""
         asked = False
         while True:
-            reply = await connection.read_response(disable_decoding=True, timeout=PROBE_S)
+            try:
+                reply = await connection.read_response(disable_decoding=True, timeout=PROBE_S)
+            except MovedError as error:
+                self._give_away(
+                    name
+                    for name, confirmed in self._channels.items()
+                    if not confirmed.done() and slot_of(name) == error.slot_id
+                )
+                continue
             if reply is None:
                 if asked:
                     raise TimeoutError(f"no sign of life for {2 * PROBE_S:.0f} s")
@@ -147,6 +172,20 @@ class Bus:
                 self._on_message(reply[1].decode(), reply[2])
             elif kind == b"ssubscribe":
                 self._confirm(reply[1].decode())
+            elif kind == b"sunsubscribe" and reply[1] is not None:
+                # Asked for, it is forgotten already. Else the slot of the channel has left this node.
+                self._give_away([reply[1].decode()])
+
+    def _give_away(self, channels: Iterable[str]) -> None:
+        if self._on_moved is None:
+            return
+        for channel in list(channels):
+            confirmed = self._channels.pop(channel, None)
+            if confirmed is not None:
+                if not confirmed.done():
+                    confirmed.set_exception(TimeoutError("the channel has moved"))
+                    confirmed.exception()  # Nobody may be waiting for it.
+                self._on_moved(channel)
 
     def _confirm(self, channel: str) -> None:
         future = self._channels.get(channel)
@@ -155,4 +194,4 @@ class Bus:
         if channel in self._unconfirmed:
             self._unconfirmed.discard(channel)
             if not self._unconfirmed:
-                self._on_reset()
+                self._on_reset(self._broken)

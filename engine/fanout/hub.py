@@ -9,7 +9,7 @@ Source: docs/architecture.md, "Fan-out", "Recovery".
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final
 
 import structlog
@@ -18,6 +18,7 @@ from engine.clock import StoreClock
 from engine.errors import LiveroomError, RoomNotFound, StoreUnavailable
 from engine.fanout.audience import Member
 from engine.fanout.bus import Bus
+from engine.fanout.cluster_bus import ClusterBus
 from engine.fanout.room import CATCH_UP_S, HubMetrics, Room
 from engine.store.keys import RoomKey, RoomKeys
 from engine.store.store import Seen, Store
@@ -60,7 +61,11 @@ class Hub:
         self.metrics = metrics
         self.chat_per_s_max = chat_per_s_max
         self.build_frame = build_frame
-        self._bus = Bus(store.url, self._on_message, self._on_reset)
+        self._bus = (
+            Bus(store.url, self._on_message, self._on_reset)
+            if store.topology is None
+            else ClusterBus(store.topology, self._on_message, self._on_reset)
+        )
         self._rooms: dict[RoomKey, Room] = {}
         self._by_channel: dict[str, Room] = {}
         self._connections: dict[int, Member] = {}
@@ -204,9 +209,10 @@ class Hub:
             log.exception("hub.message_failed", room=str(room.key))
             self.spawn(room.lose_state("a message could not be read"))
 
-    def _on_reset(self) -> None:
-        for room in self._rooms.values():
-            if room.ready:
+    def _on_reset(self, channels: Collection[str]) -> None:
+        for channel in channels:
+            room = self._by_channel.get(channel)
+            if room is not None and room.ready:
                 room.recover()
                 self.spawn(room.refresh_gauges())
 

@@ -11,7 +11,7 @@ Source: docs/decisions/0012-fence.md.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 
@@ -19,10 +19,12 @@ from engine.clock import StoreClock
 from engine.errors import ConfigError, StoreUnavailable
 from engine.store import keys
 from engine.store.batch import LateWord, Word
+from engine.store.cluster import Cluster
 from engine.store.functions import library
 from engine.store.keys import RoomKeys
-from engine.store.link import Link
+from engine.store.link import REPLICAS_ASK_MS, Acknowledged, Link
 from engine.store.replies import info
+from engine.store.topology import Topology, is_cluster
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,16 +42,35 @@ class Seen:
 
 
 class StoreBase:
-    """One Redis or Valkey server, and how its functions are called."""
+    """A server or a cluster, and how its functions are called."""
 
-    def __init__(self, url: str, clock: StoreClock) -> None:
+    #: Functions that are answered only when `replicas` replicas hold what they wrote.
+    ACKNOWLEDGED: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, url: str, clock: StoreClock, *, replicas: int = 0) -> None:
+        """
+        Prepare; `start` connects.
+
+        Args:
+            url: redis://, rediss://, unix://, redis+cluster:// or rediss+cluster://.
+            clock: Told the store's time whenever it is learnt.
+            replicas: How many replicas must hold what money or stock depends on before it is answered.
+
+        Raises:
+            ValueError: If the URL is not one of a store.
+        """
         self._clock = clock
-        self._link = Link(url, library(), on_connected=self._on_connected)
+        acknowledged = Acknowledged(self.ACKNOWLEDGED, replicas)
+        self._cluster: Cluster | None = None
+        self._link: Link | Cluster
+        if is_cluster(url):
+            self._cluster = self._link = Cluster(
+                url, library(), on_connected=self._on_connected, acknowledged=acknowledged
+            )
+        else:
+            self._link = Link(url, library(), on_connected=self._on_connected, acknowledged=acknowledged)
         self.url = url
-        #: Whether a restart of the store cannot lose anything it acknowledged.
-        self.durable = False
-        #: Replication id of the server that answers.
-        self.replid = ""
+        self._replicas = replicas
         #: What this worker has seen of each room it holds; set by the hub.
         self.seen: Callable[[], list[tuple[RoomKeys, Seen]]] = list
         self._suspects: set[str] = set()
@@ -58,29 +79,50 @@ class StoreBase:
 
     async def start(self) -> None:
         """
-        Connect and look at the store's configuration.
+        Connect and look at the store's configuration. May be called again when it failed.
 
         Raises:
             StoreUnavailable: If it cannot be reached.
             ConfigError: If it is too old or may evict keys.
         """
+        await self._link.prepare()
         # Asked before the library is loaded: an older server does not even know the command.
-        facts = info(await self._link.command("INFO"))
-        version = facts.get("valkey_version") or facts.get("redis_version", "0")
-        if int(version.split(".")[0]) < 7:
-            raise ConfigError(f"the store is version {version}; Redis 7.0 or Valkey is needed for functions")
-        policy = facts.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise ConfigError(f"the store evicts keys (maxmemory-policy {policy}); set it to noeviction")
+        for reply in await self._link.command("INFO"):
+            facts = info(reply)
+            version = facts.get("valkey_version") or facts.get("redis_version", "0")
+            if int(version.split(".")[0]) < 7:
+                raise ConfigError(
+                    f"the store is version {version}; Redis 7.0 or Valkey is needed for functions"
+                )
+            policy = facts.get("maxmemory_policy", "noeviction")
+            if policy != "noeviction":
+                raise ConfigError(f"the store evicts keys (maxmemory-policy {policy}); set it to noeviction")
         await self._link.start()
         if not self.durable:
             log.warning(
                 "store.not_durable", hint="appendonly yes and appendfsync always keep what was acknowledged"
             )
+        if self.topology is not None and self.topology.slots.replicas_min > self._replicas:
+            log.warning(
+                "store.replicas_not_awaited",
+                replicas=self.topology.slots.replicas_min,
+                awaited=self._replicas,
+                hint="set store_replicas to the number of replicas of each primary",
+            )
 
     async def stop(self) -> None:
         """Finish what is under way and disconnect."""
         await self._link.stop()
+
+    @property
+    def topology(self) -> Topology | None:
+        """Who owns which slot, when the store is a cluster."""
+        return None if self._cluster is None else self._cluster.topology
+
+    @property
+    def durable(self) -> bool:
+        """Whether a restart of the store cannot lose anything it acknowledged."""
+        return all(link.durable for link in self._link.links)
 
     async def _on_connected(self, link: Link) -> None:
         """
@@ -91,6 +133,9 @@ class StoreBase:
         copy. Rooms compare the id with the one they know before they write facts or sell (`lua/prelude.lua`).
         What was seen of the sales of such a room is told before anything else is asked, so that arming them again
         cannot sell it twice, whichever worker is asked to.
+
+        A promoted replica holds what was acknowledged if replicas are waited for, and perhaps not what viewers saw
+        beyond that: its sales go on, and its rooms begin another epoch.
         """
         facts = info(await link.ask("INFO"))
         try:
@@ -98,18 +143,31 @@ class StoreBase:
             always = bytes(reply[1]) == b"always"
         except (StoreUnavailable, IndexError):
             always = False
-        self.durable = facts.get("aof_enabled") == "1" and always and facts.get("role") == "master"
+        link.durable = facts.get("aof_enabled") == "1" and always and facts.get("role") == "master"
+        link.wait = _wait_words(facts, self._replicas)
         replid = facts.get("master_replid", "")
-        if self.replid and replid != self.replid:
-            self._suspects = set()
-            for names, seen in self.seen():
+        promoted = bool(facts.get("master_replid2", "").strip("0"))
+        if replid != link.replid:
+            rooms = [(names, seen) for names, seen in self.seen() if self._link.link_of(names.meta) is link]
+            behind = set()
+            for names, seen in rooms:
                 holds = await self._holds_what_was_seen(link, names, seen)
                 if not holds:
-                    self._suspects.add(names.meta)
-                if not holds or (seen.sold and not self.durable):
+                    behind.add(names.meta)
+                if not holds or (seen.sold and not link.durable):
                     await self._distrust(link, names, seen)
-            log.warning("store.restarted", durable=self.durable, rooms_behind=len(self._suspects))
-        self.replid = replid
+            # What is known of rooms that are elsewhere stays.
+            here = {meta for meta in self._suspects if self._link.link_of(meta) is link}
+            self._suspects = (self._suspects - here) | behind
+            if link.replid or rooms:
+                log.warning(
+                    "store.restarted", durable=link.durable, promoted=promoted, rooms_behind=len(behind)
+                )
+        link.replid = replid
+        if not link.durable or (promoted and not self._replicas):
+            link.vouched = ""
+        else:
+            link.vouched = replid + "+" if promoted else replid
 
     async def _holds_what_was_seen(self, link: Link, names: RoomKeys, seen: "Seen") -> bool:
         function = library().function("room_position")
@@ -131,8 +189,8 @@ class StoreBase:
         # Looked up when the call leaves: one that waited for a restart must vouch for the server it reaches.
         return LateWord(names.meta, self._vouched)
 
-    def _vouched(self, meta: str) -> str:
-        return self.replid if self.durable and meta not in self._suspects else ""
+    def _vouched(self, meta: str, vouched: str) -> str:
+        return "" if meta in self._suspects else vouched
 
     @property
     def healthy(self) -> bool:
@@ -169,5 +227,27 @@ class StoreBase:
         return future
 
     async def ping(self) -> None:
-        """Ask the store for nothing. Raises StoreUnavailable."""
-        await self._call("due_claim", (keys.due(0),), (0, 0))
+        """
+        Ask the store for nothing. A cluster answers when any of its nodes does: the others' rooms are theirs alone.
+
+        Raises:
+            StoreUnavailable: If nobody answers.
+        """
+        asked = [
+            self._call("due_claim", (keys.due(number),), (0, 0)) for number in range(keys.DUE_PARTITIONS)
+        ]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if len(failures) == len(answers):
+            raise failures[0]
+
+
+def _wait_words(facts: dict[str, str], replicas: int) -> tuple[str | int, ...]:
+    """Return the command that waits for replicas on a server of these facts, or nothing."""
+    if not replicas:
+        return ()
+    # Redis before 7.2 can wait for memory only; a server without a log of its own cannot promise its disk.
+    version = tuple(int(part) for part in facts.get("redis_version", "0").split(".")[:2])
+    if facts.get("aof_enabled") == "1" and version >= (7, 2):
+        return ("WAITAOF", 1, replicas, REPLICAS_ASK_MS)
+    return ("WAIT", replicas, REPLICAS_ASK_MS)

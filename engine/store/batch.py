@@ -20,7 +20,8 @@ class LateWord:
     """A word that is looked up each time its call leaves, because it may change while the call waits."""
 
     about: str
-    look_up: Callable[[str], str]
+    #: Called with `about` and the id that the link it leaves by vouches for.
+    look_up: Callable[[str, str], str]
 
 
 Word = str | bytes | int | LateWord
@@ -43,12 +44,14 @@ class Group:
     waiting: list[Done] = field(default_factory=list)
     #: Whether a try of it left for the store and got no answer.
     maybe_done: bool = False
+    #: Whether the next try goes to a node that does not own the slot yet (ASK).
+    asking: bool = False
 
-    def words(self, registered_name: str) -> list[str | bytes | int]:
-        """Return the command to send now."""
+    def words(self, registered_name: str, vouched: str) -> list[str | bytes | int]:
+        """Return the command to send now, by a link that vouches for the replication id `vouched`."""
         keys = [*self.keys, *self.item_keys]
         words = ["FCALL", registered_name, len(keys), *keys, *self.args, *self.item_args]
-        return [word.look_up(word.about) if isinstance(word, LateWord) else word for word in words]
+        return [word.look_up(word.about, vouched) if isinstance(word, LateWord) else word for word in words]
 
     def answers(self, reply: Any, error: Exception | None) -> Iterator[tuple[Done, Any, Any]]:
         """Yield each waiting call with the batch's header and its own reply; both None on an error."""
@@ -108,6 +111,11 @@ class Queue:
         group.item_args.extend(item_args)
         group.waiting.append(done)
         self.calls += 1
+
+    def put(self, group: Group) -> None:
+        """Queue a group that another queue has given up. It takes no more calls."""
+        self._groups.append(group)
+        self.calls += len(group.waiting)
 
     def take(self, groups_max: int) -> list[Group]:
         """Remove and return the oldest groups, at most `groups_max`."""

@@ -4,7 +4,7 @@ Steps of campaigns: seckill, orders, red packets, the share board, and settling 
 Decides how each step is called, line by line beside its header in `lua/`. What can race is decided there.
 """
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import orjson
 
@@ -21,6 +21,22 @@ SETTLE_AGAIN_MS: Final = 3_000
 
 class CampaignSteps(RoomSteps):
     """What moves money and stock."""
+
+    ACKNOWLEDGED: ClassVar = frozenset(
+        {
+            "room_settle",
+            "seckill_schedule",
+            "seckill_adjust",
+            "seckill_end",
+            "seckill_claim",
+            "order_cancel",
+            "order_paid",
+            "order_refunded",
+            "packet_send",
+            "packet_grab",
+            "packet_cancel",
+        }
+    )
 
     async def settle(self, room: RoomKey) -> tuple[str, int]:
         """

@@ -175,6 +175,11 @@ def tenant_codes(tenant: str) -> str:
     return f"lr:{{{tenant}}}:codes"
 
 
+def mark(key: str) -> str:
+    """STRING written to wait for the replicas of a key's slot, with a time to live."""
+    return key[: key.index("}") + 1] + ":mark"
+
+
 def due(partition: int) -> str:
     """ZSET member → due time (milliseconds) of one partition of the timers."""
     return f"lr:{{due.{partition}}}:due"

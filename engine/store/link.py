@@ -2,7 +2,9 @@
 One connection to one store node, kept busy.
 
 Decides when a flight of calls leaves, how its failures are told apart, and how often it is tried again. One flight is
-under way at a time; it carries every group that gathered meanwhile (`batch.py`) in one pipeline.
+under way at a time; it carries every group that gathered meanwhile (`batch.py`) in one pipeline. Where replicas must
+hold something before it is answered, the wait for them follows on the same connection, because it is about the writes
+of its own connection. In a cluster, a call that belongs elsewhere is given back (`cluster.py`).
 
 Failures: a call whose connection broke is tried again until its deadline, which is safe because every function is
 idempotent. After that it fails with `StoreUnavailable`: `definite` when it cannot have reached the store. redis-py's
@@ -14,7 +16,8 @@ Source: engine/store/lua/README.md, "Calling convention".
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import structlog
 from hiredis import pack_command
@@ -27,9 +30,10 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AskError, MovedError, RedisError, ResponseError
 
 from engine.errors import EngineFault, StoreUnavailable
+from engine.store import keys as names
 from engine.store.batch import Done, Group, Queue, Word
 from engine.store.functions import Library
 
@@ -41,6 +45,11 @@ WAITING_CALLS_MAX: Final = 8_000
 #: How long a call may take before its caller is told that the outcome is unknown (seconds).
 CALL_TIMEOUT_S: Final = 0.9
 _RECONNECT_S: Final = 0.03
+#: How long replicas may take to hold what is to be acknowledged (seconds); shorter than a call.
+REPLICAS_S_MAX: Final = 0.5
+#: One wait for them (milliseconds).
+REPLICAS_ASK_MS: Final = 50
+_MARK_KEPT_MS: Final = 60_000
 
 #: Error replies that say "not now", before anything ran.
 _NOT_NOW: Final = (
@@ -54,6 +63,40 @@ _NOT_NOW: Final = (
     "MISCONF",
     "OOM",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """Which functions are answered only when replicas hold what they wrote."""
+
+    #: As they are called in the source.
+    functions: frozenset[str] = frozenset()
+    #: How many replicas; 0 waits for none.
+    replicas: int = 0
+
+
+class Surroundings(Protocol):
+    """What a link of a cluster asks of the others; `cluster.py` is one."""
+
+    def belongs(self, link: "Link", group: Group) -> bool:
+        """Tell whether a link is still the one for a group."""
+        ...
+
+    def hand_over(self, group: Group) -> None:
+        """Give a group to the link of its slot's present owner."""
+        ...
+
+    def moved(self, slot: int, host: str, port: int) -> None:
+        """Learn that a slot is elsewhere, for good."""
+        ...
+
+    def ask_there(self, group: Group, host: str, port: int) -> None:
+        """Ask one group elsewhere, this once."""
+        ...
+
+    def failed(self) -> None:
+        """Learn that a node is out of reach, or may not serve."""
+        ...
 
 
 def make_connection(url: str) -> AbstractConnection:
@@ -78,15 +121,31 @@ def make_connection(url: str) -> AbstractConnection:
     return kind(**options)
 
 
+_ASKING: Final = pack_command(("ASKING",))
+
+
 class Link:
     """Calls functions on one node. Every method but `start` and `stop` returns at once."""
 
     def __init__(
-        self, url: str, library: Library, *, on_connected: Callable[["Link"], Awaitable[None]] | None = None
+        self,
+        url: str,
+        library: Library,
+        *,
+        on_connected: Callable[["Link"], Awaitable[None]] | None = None,
+        acknowledged: Acknowledged = Acknowledged(),
+        cluster: Surroundings | None = None,
     ):
         self._url = url
         self._library = library
         self._on_connected = on_connected
+        self._acknowledged = acknowledged
+        self._cluster = cluster
+        #: Replication id of the node, the one that functions are told is vouched for, and how replicas are waited for;
+        #: set by `on_connected`.
+        self.replid = ""
+        self.vouched = ""
+        self.wait: tuple[str | int, ...] = ()
         self._connection: AbstractConnection | None = None
         #: Of the connection, which forgets it when a send is cancelled.
         self._transport: asyncio.WriteTransport | None = None
@@ -97,11 +156,16 @@ class Link:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
+        #: Whether a restart of the node cannot lose anything it acknowledged; set by `on_connected`.
+        self.durable = False
         #: False from the first failure until the next reply.
         self.healthy = False
         #: Flights and calls done, for metrics.
         self.flights = 0
         self.calls = 0
+
+    async def prepare(self) -> None:
+        """Find the nodes: there is one, and its address is known."""
 
     async def start(self) -> None:
         """
@@ -114,7 +178,13 @@ class Link:
             await self._connect()
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"cannot reach the store: {error}") from error
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to serve calls; connect when the first one comes, or before."""
         self._task = asyncio.create_task(self._serve(), name="store-link")
+        if self._connection is None:
+            self._connect_soon()
 
     async def stop(self) -> None:
         """Finish the flight under way and what has gathered, then disconnect. Not safe to call twice at once."""
@@ -128,9 +198,23 @@ class Link:
         await self._disconnect()
 
     @property
+    def running(self) -> bool:
+        """Whether calls are served."""
+        return self._task is not None
+
+    @property
     def waiting(self) -> int:
         """Calls that have not left yet."""
         return self._queue.calls
+
+    @property
+    def links(self) -> "list[Link]":
+        """This one link, where a cluster has several."""
+        return [self]
+
+    def link_of(self, key: Word) -> "Link":
+        """Return the link for a key: this one."""
+        return self
 
     def call(self, function: str, keys: tuple[Word, ...], args: tuple[Word, ...], done: Done) -> None:
         """Call a function alone. `done` is called once, later."""
@@ -152,23 +236,22 @@ class Link:
         self._queue.merge(function, keys, args, item_keys, item_args, done, deadline, group)
         self._wake.set()
 
-    async def command(self, *words: Word) -> Any:
+    def take_over(self, group: Group) -> None:
+        """Serve a group that another link has given up."""
+        self._queue.put(group)
+        self._wake.set()
+
+    async def command(self, *words: Word) -> list[Any]:
         """
-        Send one plain command on a connection of its own, such as CONFIG or INFO. For start-up and checks only.
+        Send one plain command, such as CONFIG or INFO, on a connection of its own. For start-up and checks only.
+
+        Returns:
+            The reply of each node, here one.
 
         Raises:
             StoreUnavailable: If the store cannot be reached or refuses the command.
         """
-        connection = make_connection(self._url)
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                await connection.connect()  # type: ignore[no-untyped-call]
-                await connection.send_command(*words)
-                return await connection.read_response(timeout=math.inf)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(f"{words[0]!s}: {error}") from error
-        finally:
-            await connection.disconnect()
+        return [await ask_once(self._url, *words)]
 
     async def ask(self, *words: Word) -> Any:
         """
@@ -205,11 +288,14 @@ class Link:
 
     async def _reconnect(self) -> None:
         """Connect in a task of its own: a flight may run out of time meanwhile, and the next one waits on."""
+        await asyncio.shield(self._connect_soon())
+
+    def _connect_soon(self) -> "asyncio.Task[None]":
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect(), name="store-connect")
             # Whoever waits is told why it failed; that nobody waits is no error.
             self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(self._connecting)
+        return self._connecting
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -249,7 +335,7 @@ class Link:
 
     async def _fly(self, flight: list[Group]) -> None:
         """Carry a flight to the store and back, again if need be, until each group is answered or too late."""
-        while flight := self._drop_late(flight):
+        while flight := self._drop_late(self._keep_ours(flight)):
             try:
                 async with asyncio.timeout_at(self._flight_deadline(flight)):
                     if self._connection is None:
@@ -261,7 +347,9 @@ class Link:
                     log.warning("store.lost", error=str(error) or type(error).__name__)
                 self.healthy = False
                 await self._disconnect()
-            if flight:
+                if self._cluster is not None:
+                    self._cluster.failed()
+            if flight := self._keep_ours(flight):
                 await asyncio.sleep(_RECONNECT_S)
 
     def _flight_deadline(self, flight: list[Group]) -> float:
@@ -283,8 +371,10 @@ class Link:
         # Not by the connection: redis-py packs in Python, ten times as slowly, and a flight has thousands of words.
         packed: list[bytes] = []
         for group in list(flight):
-            words = tuple(group.words(self._library.function(group.function)))
+            words = tuple(group.words(self._library.function(group.function), self.vouched))
             try:
+                if group.asking:
+                    packed.append(_ASKING)
                 packed.append(pack_command(words))  # type: ignore[arg-type]
             except Exception:
                 # A word that cannot be written costs its own group, not everybody's flight.
@@ -294,10 +384,18 @@ class Link:
         again: list[Group] = []
         missing = False
         unanswered = list(flight)
+        # Answered, and not yet known to be where it must be.
+        unsafe: list[tuple[Group, Any]] = []
+        watched = self._watched(flight)
+        marks = [] if watched is None else self._packed_mark(watched)
+        packed += marks
         try:
             await connection.send_packed_command(packed, check_health=False)
             for group in flight:
                 try:
+                    if group.asking:
+                        group.asking = False
+                        await connection.read_response(disable_decoding=True, timeout=math.inf)
                     reply = await connection.read_response(disable_decoding=True, timeout=math.inf)
                 except ResponseError as error:
                     unanswered.remove(group)
@@ -305,15 +403,35 @@ class Link:
                     if "Function not found" in text:
                         missing = True
                         again.append(group)
+                    elif self._cluster is not None and isinstance(error, AskError):
+                        self._cluster.ask_there(group, error.host, error.port)
+                    elif self._cluster is not None and isinstance(error, MovedError):
+                        self._cluster.moved(error.slot_id, error.host, error.port)
+                        again.append(group)
                     elif text.startswith(_NOT_NOW) or _is_not_now(error):
                         again.append(group)
+                        if self._cluster is not None:
+                            self._cluster.failed()
                     else:
                         log.error("store.function_failed", function=group.function, error=text)
                         _settle(group, error=EngineFault(f"{group.function} failed"))
                     continue
+                if marks and group.function in self._acknowledged.functions:
+                    unsafe.append((group, reply))
+                    continue
                 unanswered.remove(group)
                 self.calls += len(group.waiting)
                 _settle(group, reply=reply)
+            if marks:
+                safe = await self._are_replicated(connection, len(marks))
+                for group, reply in unsafe:
+                    unanswered.remove(group)
+                    self.calls += len(group.waiting)
+                    if safe:
+                        _settle(group, reply=reply)
+                    else:
+                        too_few = "too few replicas hold it yet"
+                        _settle(group, error=StoreUnavailable(too_few, definite=False))
         except BaseException:
             # What got no answer may have been done, and stays so: a later "not now" says nothing about this try.
             for group in unanswered:
@@ -325,6 +443,62 @@ class Link:
         if missing:
             await self._load_library(connection)
         return again
+
+    def _watched(self, flight: list[Group]) -> Group | None:
+        """Return a group whose answer must wait for replicas, if there is one."""
+        if not self.wait:
+            return None
+        return next((group for group in flight if group.function in self._acknowledged.functions), None)
+
+    def _packed_mark(self, watched: Group) -> list[bytes]:
+        """
+        Return the command that marks the end of what replicas must hold.
+
+        The wait is about this connection's last write only, and a repeated call writes nothing: the write it stands for
+        may have come by another connection. The mark is behind all of them.
+        """
+        mark: tuple[str | int, ...] = ("SET", names.mark(str(watched.keys[0])), 1, "PX", _MARK_KEPT_MS)
+        packed = pack_command(mark)  # type: ignore[arg-type]
+        return [_ASKING, packed] if watched.asking else [packed]
+
+    async def _are_replicated(self, connection: AbstractConnection, marks: int) -> bool:
+        """
+        Read the `marks` replies of the mark, then wait; tell whether enough replicas hold what was written.
+
+        The wait follows the answers: asked in one breath with the writes, a replica tells what it had on disk before
+        them, and tells again only after a second (Valkey 9.1). Each wait asks it anew.
+        """
+        marked = True
+        for _ in range(marks):
+            try:
+                await connection.read_response(disable_decoding=True, timeout=math.inf)
+            except ResponseError as error:
+                log.warning("store.not_marked", error=str(error))
+                marked = False
+        if not marked:
+            return False
+        deadline = self._loop.time() + REPLICAS_S_MAX
+        while True:
+            await connection.send_command(*self.wait, check_health=False)
+            held = await connection.read_response(disable_decoding=True, timeout=math.inf)
+            if isinstance(held, list):
+                enough = int(held[0]) >= 1 and int(held[1]) >= self._acknowledged.replicas
+            else:
+                enough = int(held) >= self._acknowledged.replicas
+            if enough or self._loop.time() >= deadline:
+                return enough
+
+    def _keep_ours(self, flight: list[Group]) -> list[Group]:
+        """Return the groups that still belong here; the others go to the node that owns them now."""
+        if self._cluster is None:
+            return flight
+        kept = []
+        for group in flight:
+            if self._cluster.belongs(self, group):
+                kept.append(group)
+            else:
+                self._cluster.hand_over(group)
+        return kept
 
     def _drop_late(self, flight: list[Group]) -> list[Group]:
         now = self._loop.time()
@@ -339,11 +513,23 @@ class Link:
         return kept
 
 
-async def _drop(connection: AbstractConnection) -> None:
-    """Close a connection and forget what it has not sent: a stopped server would keep it open for that."""
-    if connection._writer is not None:
-        connection._writer.transport.abort()
-    await connection.disconnect(nowait=True)
+async def ask_once(url: str, *words: Word, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    """
+    Send one plain command on a connection of its own and return the reply. For start-up and checks only.
+
+    Raises:
+        StoreUnavailable: If the node cannot be reached or refuses the command.
+    """
+    connection = make_connection(url)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_command(*words)
+            return await connection.read_response(disable_decoding=True, timeout=math.inf)
+    except (RedisError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"{words[0]!s}: {str(error) or type(error).__name__}") from error
+    finally:
+        await connection.disconnect()
 
 
 def _is_not_now(error: ResponseError) -> bool:
@@ -351,7 +537,7 @@ def _is_not_now(error: ResponseError) -> bool:
     name = type(error).__name__.upper()
     return any(
         name.startswith(code)
-        for code in ("BUSYLOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "OUTOFMEMORY")
+        for code in ("BUSYLOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "OUTOFMEMORY", "TRYAGAIN")
     )
 
 

@@ -6,7 +6,7 @@ its way. It decides nothing: facts, comments and gauges are whatever the test pu
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import orjson
@@ -23,7 +23,10 @@ class ScriptedBus:
     """Stands where `engine.fanout.bus.Bus` does. Messages are delivered in the turn they are published in."""
 
     def __init__(
-        self, url: str, on_message: Callable[[str, bytes], None], on_reset: Callable[[], None]
+        self,
+        url: str,
+        on_message: Callable[[str, bytes], None],
+        on_reset: Callable[[Collection[str]], None],
     ) -> None:
         self.on_message = on_message
         self.on_reset = on_reset
@@ -51,6 +54,7 @@ class ScriptedStore:
     """One room. `bus` is set by whoever makes the hub."""
 
     url = "unix:///nowhere"
+    topology = None
 
     def __init__(self) -> None:
         self.bus: ScriptedBus | None = None

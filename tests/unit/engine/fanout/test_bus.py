@@ -1,7 +1,7 @@
 """The bus against a connection that does what the test says: confirmations, breaks, silence."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import pytest
@@ -79,7 +79,7 @@ class Network:
 
 
 class Heard:
-    """What the bus handed on, in order: messages and `reset`."""
+    """What the bus handed on, in order: messages and resets with their channels."""
 
     def __init__(self) -> None:
         self.all: list[Any] = []
@@ -89,8 +89,8 @@ class Heard:
         self.all.append((channel, payload))
         self.changed.set()
 
-    def reset(self) -> None:
-        self.all.append("reset")
+    def reset(self, channels: Collection[str]) -> None:
+        self.all.append(("reset", sorted(channels)))
         self.changed.set()
 
     async def until(self, count: int) -> list[Any]:
@@ -146,7 +146,7 @@ async def test_two_who_want_a_channel_share_one_subscription(network: Network, s
 async def test_subscription_that_is_not_confirmed_in_time_is_told(
     network: Network, started: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bus, "_SUBSCRIBE_S_MAX", 0.01)
+    monkeypatch.setattr(bus, "SUBSCRIBE_S_MAX", 0.01)
     await network.next()
     network.confirms = False
 
@@ -197,7 +197,7 @@ async def test_break_is_told_once_every_channel_is_back(network: Network, starte
     assert await heard.until(1) == [("a", b"early")]
     second.confirm("b")
 
-    assert await heard.until(2) == [("a", b"early"), "reset"]
+    assert await heard.until(2) == [("a", b"early"), ("reset", ["a", "b"])]
 
 
 async def test_break_before_the_channels_were_back_is_still_told(
@@ -215,7 +215,7 @@ async def test_break_before_the_channels_were_back_is_still_told(
     await third.until_sent(1)
     third.confirm("a")
 
-    assert await heard.until(1) == ["reset"]
+    assert await heard.until(1) == [("reset", ["a"])]
 
 
 async def test_silent_connection_is_asked_and_then_given_up(
@@ -233,7 +233,7 @@ async def test_silent_connection_is_asked_and_then_given_up(
     assert first.sent == [("SSUBSCRIBE", "a"), ("PING",), ("PING",)]
     assert first.disconnected
     await heard.until(1)
-    assert (second.sent, heard.all) == ([("SSUBSCRIBE", "a")], ["reset"])
+    assert (second.sent, heard.all) == ([("SSUBSCRIBE", "a")], [("reset", ["a"])])
 
 
 async def test_unsubscribed_channel_is_not_wanted_by_the_next_connection(

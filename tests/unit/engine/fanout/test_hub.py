@@ -627,7 +627,7 @@ async def test_broken_bus_makes_every_room_read_what_it_missed(scene: Scene) -> 
     scene.store.fact(lost=True)
     scene.store.likes, scene.store.online, scene.store.peak = 41, 3, 4
 
-    scene.bus.on_reset()
+    scene.bus.on_reset([scene.store.channel])
 
     await until(lambda: len(member.events) == 3)
     assert member.seqs == [1]
@@ -654,7 +654,7 @@ async def test_gauge_that_is_newer_than_the_one_read_is_kept(scene: Scene) -> No
     member = scene.member(room)
     scene.store.likes = 41
     scene.store.answers.clear()
-    scene.bus.on_reset()
+    scene.bus.on_reset([scene.store.channel])
     await turns()
     scene.store.gauge(50)
     scene.store.answers.set()

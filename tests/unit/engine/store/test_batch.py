@@ -50,7 +50,7 @@ def test_calls_of_one_room_leave_as_one_command_in_order() -> None:
 
     (group,) = queue.take(ALL)
 
-    assert group.words("lr_post") == [
+    assert group.words("lr_post", "") == [
         "FCALL", "lr_post", 5, "r1", "log", "key0", "key1", "key2", "x", 0, "text", 1, "text", 2, "text",
     ]  # fmt: skip
 
@@ -63,7 +63,7 @@ def test_call_alone_never_merges_and_gets_the_whole_reply() -> None:
 
     groups = queue.take(ALL)
 
-    assert [group.words("lr_read") for group in groups] == [["FCALL", "lr_read", 1, "r1", "a", 1]] * 2
+    assert [group.words("lr_read", "") for group in groups] == [["FCALL", "lr_read", 1, "r1", "a", 1]] * 2
     answer(groups[0], ["whole", "reply"])
     assert callers[0].told == [(None, ["whole", "reply"], None)]
     assert callers[1].told == []
@@ -102,15 +102,19 @@ def test_name_of_a_group_parts_calls_of_one_function_and_room() -> None:
 
 def test_late_word_is_looked_up_each_time_the_call_leaves() -> None:
     values = {"r1": "old"}
+
+    def look_up(about: str, vouched: str) -> str:
+        return values[about] + vouched
+
     queue = Queue()
     for number in range(2):
-        merge(queue, number, args=(LateWord("r1", values.__getitem__),))
+        merge(queue, number, args=(LateWord("r1", look_up),))
 
     (group,) = queue.take(ALL)
 
-    assert group.words("f")[7] == "old"
+    assert group.words("f", "-1")[7] == "old-1"
     values["r1"] = "new"
-    assert group.words("f")[7] == "new"
+    assert group.words("f", "-2")[7] == "new-2"
 
 
 def test_group_holds_five_hundred_calls_and_another_follows() -> None:
