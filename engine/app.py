@@ -9,6 +9,7 @@ import gc
 import os
 import secrets
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -40,14 +41,24 @@ _PROBE_S = 1.0
 #: Patience with a store that is still starting (seconds).
 _STORE_START_S = 10.0
 _BACKLOG = 4096
+#: How long those who were accepted last may take to say what they want (seconds).
+_LAST_ARRIVALS_S = 0.5
+#: How long requests under way may take to finish when draining (seconds).
+_REQUESTS_S_MAX = 5.0
 
 
 class App:
     """One worker of the service."""
 
-    def __init__(self, config: Config, *, reuse_port: bool = False) -> None:
+    def __init__(self, config: Config, *, shared: socket.socket | None = None) -> None:
+        """
+        Prepare.
+
+        Args:
+            shared: The bound socket of a worker that has a supervisor, which keeps another descriptor of it.
+        """
         self.config = config
-        self._reuse_port = reuse_port
+        self._shared = shared
         self.worker = secrets.token_hex(4)
         self.metrics = Metrics(self.worker)
         self._embedded: EmbeddedStore | None = None
@@ -115,7 +126,7 @@ class App:
         )
         await self._start_http()
         self._probe = asyncio.create_task(self._probe_store(), name="store-probe")
-        if self._reuse_port:
+        if self._shared is not None:
             asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._supervisor_gone)
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
@@ -155,7 +166,13 @@ class App:
         public.add_routes(Pages(store=self.store, tokens=self.tokens, dev=config.dev).routes())
         public.on_response_prepare.append(add_headers)
         # Requests are not logged: paths carry viewers' ids.
-        self._runner = web.AppRunner(public, access_log=None, handle_signals=False, keepalive_timeout=75)
+        self._runner = web.AppRunner(
+            public,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=75,
+            shutdown_timeout=_REQUESTS_S_MAX,
+        )
         await self._runner.setup()
         self.listener = Listener(
             open_session=self.gateway.open_session,
@@ -166,9 +183,11 @@ class App:
         )
         internal = web.Application()
         internal.add_routes(
-            Internal(metrics=self.metrics, ready=self.why_not_ready, refresh=self._refresh_metrics).routes()
+            Internal(ready=self.why_not_ready, render=self._render_metrics).routes(),
         )
-        self._internal = web.AppRunner(internal, access_log=None, handle_signals=False)
+        self._internal = web.AppRunner(
+            internal, access_log=None, handle_signals=False, shutdown_timeout=_REQUESTS_S_MAX
+        )
         await self._internal.setup()
         try:
             host, port = split_address("internal_listen", config.internal_listen)
@@ -176,16 +195,15 @@ class App:
             await site.start()
             self.internal_address = self._internal.addresses[0][:2]
             host, port = split_address("listen", config.listen)
-            self.address = await self.listener.start(
-                host, port, backlog=_BACKLOG, reuse_port=self._reuse_port
-            )
+            self.address = await self.listener.start(host, port, sock=self._shared, backlog=_BACKLOG)
         except OSError as error:
             raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
     async def stop(self) -> None:
         """Drain, then stop everything in reverse order. Safe after a start that failed half-way."""
         if hasattr(self, "listener"):
-            self.listener.stop_accepting()
+            self.gateway.draining = True
+            await self.listener.accept_rest(_LAST_ARRIVALS_S)
             await self.gateway.drain(self.config.drain_spread_ms)
             await self.listener.stop()
         if self._probe is not None:
@@ -205,7 +223,7 @@ class App:
         if self._embedded is not None:
             await self._embedded.stop()
 
-    def why_not_ready(self) -> str | None:
+    async def why_not_ready(self) -> str | None:
         """Return None when viewers may come, else why not."""
         if self.gateway.draining:
             return "draining"
@@ -225,12 +243,13 @@ class App:
                 self._store_answers = False
             await asyncio.sleep(_PROBE_S)
 
-    def _refresh_metrics(self) -> None:
+    async def _render_metrics(self) -> tuple[bytes, str]:
         self.metrics.rooms.set(len(self.hub.rooms))
         self.metrics.store_calls.set(self.store.calls)
         self.metrics.store_flights.set(self.store.flights)
         self.metrics.store_waiting.set(self.store.waiting)
         self.metrics.store_up.set(int(self._store_answers))
+        return self.metrics.render()
 
 
 def _read_words(file: str) -> list[str]:

@@ -7,24 +7,26 @@ stopped as asked, 2 wrong usage, 78 (EX_CONFIG) the operator has to act.
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Protocol
 
+import structlog
 import typer
 import uvloop
 
 from engine.app import App
 from engine.config import Config, environment, load
-from engine.errors import ConfigError, LiveroomError
+from engine.errors import EXIT_CONFIG, ConfigError, LiveroomError
 from engine.http.api import sign_token
 from engine.telemetry import set_up_logs
 from engine.tokens import Tokens
 from engine.workers import Workers
 from protocol.errors import BadCommand
 
-EXIT_CONFIG: Final = 78
+log = structlog.stdlib.get_logger(__name__)
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -43,7 +45,7 @@ ConfigFile = Annotated[
 ]
 Dev = Annotated[bool | None, typer.Option("--dev", help="Known tenants and keys; loopback only.")]
 LogLevel = Annotated[str | None, typer.Option(help="debug, info or warning. [info]")]
-SharedPort = Annotated[bool, typer.Option("--shared-port", hidden=True)]
+SharedPort = Annotated[int | None, typer.Option("--shared-port", hidden=True)]
 
 
 class Service(Protocol):
@@ -58,12 +60,24 @@ class Service(Protocol):
         ...
 
 
-async def run_until_signal(service: Service, started: Callable[[], Awaitable[None] | None]) -> None:
-    """Start a service, say so, and stop it on SIGTERM or SIGINT. A second signal ends the process at once."""
+async def run_until_signal(
+    service: Service,
+    started: Callable[[], Awaitable[None] | None],
+    hangup: Callable[[], None] | None = None,
+) -> None:
+    """
+    Start a service, say so, and stop it on SIGTERM or SIGINT. A second signal ends the process at once.
+
+    Args:
+        started: Called once the service is started.
+        hangup: Called for every SIGHUP; without it, a SIGHUP ends the process.
+    """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_once, loop, told, number)
+    if hangup is not None:
+        loop.add_signal_handler(signal.SIGHUP, hangup)
     try:
         await service.start()
         said = started()
@@ -112,42 +126,41 @@ def serve(
     config_file: ConfigFile = None,
     dev: Dev = None,
     log_level: LogLevel = None,
-    shared_port: SharedPort = False,
+    shared_port: SharedPort = None,
 ) -> None:
     """Run the service."""
     config = read_config(
         config_file,
         listen=listen,
         internal_listen=internal_listen,
-        workers=None if shared_port else workers,
+        workers=workers,
         store=store,
         data_dir=data_dir,
         dev=dev,
         log_level=log_level,
     )
     set_up_logs(config.log_level)
-    if config.workers > 1 and not shared_port:
+    if config.workers > 1 and shared_port is None:
         arguments = ["serve", "--listen", config.listen, "--log-level", config.log_level]
         arguments += ["--data-dir", str(config.data_dir)]
         arguments += ["--dev"] if config.dev else []
         arguments += ["--config", str(config_file)] if config_file else []
-        try:
-            supervisor = Workers(config, arguments, environment())
-        except ConfigError as error:
-            fail(error)
-            raise
-        _run(run_until_signal(supervisor, lambda: None))
+        supervisor = Workers(config, arguments, environment())
+        _run(run_until_signal(supervisor, lambda: announce(supervisor), supervisor.roll))
         return
-    app = App(config, reuse_port=shared_port)
-    _run(run_until_signal(app, lambda: announce(app)))
+    shared = socket.socket(fileno=shared_port) if shared_port is not None else None
+    app = App(config, shared=shared)
+    _run(run_until_signal(app, lambda: announce(app), _nothing_to_roll))
 
 
-def announce(app: App) -> None:
+def _nothing_to_roll() -> None:
+    log.warning("roll.ignored", reason="a rolling restart takes --workers 2 or more")
+
+
+def announce(service: App | Workers) -> None:
     """Say where the service is, on standard output: one line a program can read."""
-    internal = "{}:{}".format(*app.internal_address)
-    print(
-        "liveroom listening on http://{}:{}".format(*app.address), f"internal http://{internal}", flush=True
-    )
+    addresses = ["{}:{}".format(*address) for address in (service.address, service.internal_address)]
+    print("liveroom listening on http://{} internal http://{}".format(*addresses), flush=True)
 
 
 @cli.command()

@@ -10,6 +10,9 @@ from typing import Any, Final
 
 from protocol.codes import CloseCode, ErrorCode
 
+#: Exit code of a process that ended with a `ConfigError`: EX_CONFIG of sysexits.h.
+EXIT_CONFIG: Final = 78
+
 
 class LiveroomError(Exception):
     """Something the engine expects to go wrong now and then."""

@@ -9,13 +9,17 @@ Source: https://prometheus.io/docs/practices/naming/.
 
 import logging
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 _DELAY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -49,6 +53,8 @@ class Metrics:
         self.store_flights = Gauge("liveroom_store_flights", "Pipelines sent to the store so far.", **make)
         self.store_waiting = Gauge("liveroom_store_waiting", "Calls that wait for the store.", **make)
         self.store_up = Gauge("liveroom_store_up", "1 while the store answers.", **make)
+        # CPU, memory and open files of the process, read when the metrics are.
+        ProcessCollector(registry=self.registry)
         self._by_command: dict[str, Any] = {}
 
     def command(self, name: str) -> None:
@@ -79,6 +85,52 @@ class Metrics:
     def render(self) -> tuple[bytes, str]:
         """Return the metrics as text, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class SupervisorMetrics:
+    """What the process that looks after several workers knows of them. `worker` is the number of a place, from 0."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        make: dict[str, Any] = {"registry": self.registry}
+        self.up = Gauge("liveroom_worker_up", "1 when the worker gives its metrics.", ["worker"], **make)
+        self.starts = Counter(
+            "liveroom_worker_starts_total", "Workers started, by reason: start, died, rolled.",
+            ["worker", "reason"], **make,
+        )  # fmt: skip
+        self.rolls = Counter(
+            "liveroom_rolls_total", "Rolling restarts, by outcome: done, stopped.", ["outcome"], **make
+        )
+        for outcome in ("done", "stopped"):
+            self.rolls.labels(outcome)
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def merge_metrics(own: CollectorRegistry, label: str, texts: Mapping[str, str]) -> tuple[bytes, str]:
+    """
+    Return one exposition of several, as text, and its content type.
+
+    Args:
+        own: Samples that are shown as they are.
+        label: Added to every sample of `texts`; its value is their key.
+        texts: Expositions of the same program in the Prometheus text format.
+    """
+    families: dict[str, Metric] = {}
+    for value, text in texts.items():
+        for family in text_string_to_metric_families(text):
+            # A family is written once, however many give samples of it.
+            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                whole.samples.append(sample._replace(labels={**sample.labels, label: value}))
+    merged = _Families([*own.collect(), *families.values()])
+    return generate_latest(merged), CONTENT_TYPE_LATEST
 
 
 def without_password(url: str) -> str:

@@ -15,6 +15,7 @@ Source: RFC 6455 §4.2; docs/protocol.md, "Connection".
 """
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -105,6 +106,8 @@ class Listener:
         self._sweep_timer: asyncio.TimerHandle | None = None
         #: Set while `stop` waits for the last connection.
         self._emptied: asyncio.Future[None] | None = None
+        #: Set while `accept_rest` waits for the last request.
+        self._all_asked: asyncio.Future[None] | None = None
 
     async def start(
         self,
@@ -152,6 +155,31 @@ class Listener:
         if self._server is not None:
             self._server.close()
 
+    async def accept_rest(self, patience_s: float) -> None:
+        """
+        Close the listening socket, after accepting those who are connected already: the kernel would reset them.
+
+        Returns when each of them has sent its request, or after `patience_s`. Where another process holds the same
+        socket, it goes on accepting.
+        """
+        if self._server is None or not self._server.sockets:
+            return
+        loop = asyncio.get_running_loop()
+        with socket.socket(fileno=os.dup(self._server.sockets[0].fileno())) as listening:
+            listening.setblocking(False)
+            self.stop_accepting()
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except BlockingIOError:
+                    break
+                except OSError:
+                    continue  # That one has gone away again.
+                await loop.connect_accepted_socket(self._arrive, connection)
+        if self._arrivals:
+            self._all_asked = loop.create_future()
+            await asyncio.wait([self._all_asked], timeout=patience_s)
+
     async def stop(self) -> None:
         """
         Close the listening socket and drop every connection that is left; return when all are gone.
@@ -188,6 +216,9 @@ class Listener:
             self.transports.discard(gone)
         else:
             self._arrivals.discard(gone)
+        asked = self._all_asked
+        if asked is not None and not self._arrivals and not asked.done():
+            asked.set_result(None)
         emptied = self._emptied
         if emptied is not None and not self._arrivals and not self.transports and not emptied.done():
             emptied.set_result(None)

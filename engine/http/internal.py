@@ -1,32 +1,33 @@
 """
 The internal port: health, readiness, metrics.
 
-Decides when a worker says it can serve: its store answers and it is not draining. Not for the public.
+Decides how they are asked for and answered; whether a worker, or the supervisor of several, is ready is their own
+judgement. Not for the public.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-
-from engine.telemetry import Metrics
 
 
 class Internal:
     """The handlers of the internal port."""
 
     def __init__(
-        self, *, metrics: Metrics, ready: Callable[[], str | None], refresh: Callable[[], None]
+        self,
+        *,
+        ready: Callable[[], Awaitable[str | None]],
+        render: Callable[[], Awaitable[tuple[bytes, str]]],
     ) -> None:
         """
         Prepare.
 
         Args:
             ready: Returns None when ready, else why not.
-            refresh: Called before metrics are shown, to read what is not counted on the way.
+            render: Returns the metrics and their content type.
         """
-        self._metrics = metrics
         self._ready = ready
-        self._refresh = refresh
+        self._render = render
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes to add to an application."""
@@ -42,13 +43,12 @@ class Internal:
 
     async def readyz(self, request: web.Request) -> web.Response:
         """Answer 200 when viewers may come, 503 and why when not."""
-        why_not = self._ready()
+        why_not = await self._ready()
         if why_not is None:
             return web.Response(text="ready\n")
         return web.Response(text=why_not + "\n", status=503)
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Return the metrics of this worker."""
-        self._refresh()
-        body, content_type = self._metrics.render()
+        """Return the metrics."""
+        body, content_type = await self._render()
         return web.Response(body=body, headers={"Content-Type": content_type})

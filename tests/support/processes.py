@@ -62,7 +62,7 @@ class House:
         self.arguments = arguments
         self.settings = {"LIVEROOM_DRAIN_SPREAD_MS": "0", **(settings or {})}
         self.service: Service | None = None
-        #: Internal addresses of the workers that were started together, in no order.
+        #: Where the service's health and metrics are; the supervisor's, if it has workers.
         self.internal_urls: list[str] = []
         self._port: socket.socket | None = None
 
@@ -74,7 +74,7 @@ class House:
         self.internal_urls = [self.service.internal_url]
 
     def open_workers(self, count: int) -> None:
-        """Start a supervisor with several workers, and wait until each says that it listens."""
+        """Start a supervisor with several workers, and wait until all of them listen."""
         if self._port is None:
             # Bound and never listening: the port is ours for as long as the house stands, and takes no connection.
             self._port = socket.socket()
@@ -85,17 +85,15 @@ class House:
         command += ["--listen", listen, "--internal-listen", "127.0.0.1:0"]
         command += ["--data-dir", str(self.folder / "data"), *self.arguments]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIVEROOM_")}
-        self.said = self.folder / f"said-{time.monotonic_ns()}"
+        said = self.folder / f"said-{time.monotonic_ns()}"
         log_file = self.folder / "liveroom.log"
-        with self.said.open("w") as said, log_file.open("a") as log:
-            process = subprocess.Popen(command, env={**inherited, **self.settings}, stdout=said, stderr=log)
+        with said.open("w") as out, log_file.open("a") as log:
+            process = subprocess.Popen(command, env={**inherited, **self.settings}, stdout=out, stderr=log)
         self.service = Service(process, log_file, f"http://{listen}", "")
-        self.wait_for_workers(count)
-
-    def wait_for_workers(self, count: int) -> None:
-        """Wait until `count` workers have said that they listen since the supervisor was started."""
-        _until_now(lambda: len(_ANNOUNCED.findall(self.said.read_text())) >= count, PATIENCE_S)
-        self.internal_urls = [internal for _, internal in _ANNOUNCED.findall(self.said.read_text())]
+        _until_now(lambda: _ANNOUNCED.fullmatch(said.read_text()) is not None, PATIENCE_S)
+        announced = _ANNOUNCED.fullmatch(said.read_text())
+        assert announced is not None
+        self.internal_urls = [announced[2]]
 
     def kill(self) -> None:
         """Kill the service at once. Its private store lives on, as after a crash."""
