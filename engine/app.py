@@ -165,6 +165,7 @@ class App:
         public.add_routes(api.routes())
         public.add_routes(Pages(store=self.store, tokens=self.tokens, dev=config.dev).routes())
         public.on_response_prepare.append(add_headers)
+        public.on_response_prepare.append(self._part_ways)
         # Requests are not logged: paths carry viewers' ids.
         self._runner = web.AppRunner(
             public,
@@ -198,6 +199,11 @@ class App:
             self.address = await self.listener.start(host, port, sock=self._shared, backlog=_BACKLOG)
         except OSError as error:
             raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+    async def _part_ways(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Have the client ask its next question elsewhere: on this connection it could come too late to be read."""
+        if self.gateway.draining:
+            response.force_close()
 
     async def stop(self) -> None:
         """Drain, then stop everything in reverse order. Safe after a start that failed half-way."""

@@ -35,7 +35,7 @@ from engine.telemetry import SupervisorMetrics, merge_metrics
 
 log = structlog.stdlib.get_logger(__name__)
 
-#: Delay before a dead worker is started again, growing with each death in a row (seconds).
+#: Delay before a worker is started again after its first, second … death in a row (seconds).
 _RESTART_S: Final = (0.0, 0.2, 1.0, 5.0)
 #: A worker that lived this long starts the row anew (seconds).
 _HEALTHY_S: Final = 30.0
@@ -254,12 +254,12 @@ class Workers:
                 continue  # It was replaced, and ended as it was told to.
             place.worker, reason = None, "died"
             lived_s = asyncio.get_running_loop().time() - worker.started_at
-            place.deaths = 0 if lived_s > _HEALTHY_S else place.deaths + 1
+            place.deaths = 1 if lived_s > _HEALTHY_S else place.deaths + 1
             log.error("worker.died", number=place.number, code=code, lived_s=round(lived_s, 1))
             if not place.first.done() and (code == EXIT_CONFIG or place.deaths >= _FIRST_DEATHS_MAX):
                 place.first.set_exception(ConfigError("the workers cannot start; they have said why"))
                 return
-            delay_s = _RESTART_S[min(place.deaths, len(_RESTART_S) - 1)]
+            delay_s = _RESTART_S[min(place.deaths, len(_RESTART_S)) - 1]
             if delay_s:
                 async with place.lock:
                     self._renounce(place)
