@@ -150,8 +150,9 @@ class Dispatcher:
         if command.batch <= session.last_like_batch:
             session.ok(command_id, b'{"total":%d}' % gatherer.total)
             return
-        if claims.role < Role.MODERATOR:
-            wait_s = gatherer.allow(claims.viewer, self._parts.loop.time())
+        rated = claims.viewer if claims.role < Role.MODERATOR else None
+        if rated is not None:
+            wait_s = gatherer.allow(rated, self._parts.loop.time())
             if wait_s:
                 session.refuse(command_id, RateLimited(retry_ms=int(wait_s * 1000) + 1))
                 return
@@ -166,7 +167,7 @@ class Dispatcher:
                 session.last_like_batch = before
             session.refuse(command_id, answer)
 
-        gatherer.add(command.n, answered)
+        gatherer.add(rated, command.n, answered)
 
     def _claim(self, session: Asker, command_id: int, command: c.ClaimSeckill) -> None:
         room, claims = session.room, session.claims

@@ -4,22 +4,36 @@ Many likes → one step of the store.
 Decides how taps are gathered per room and worker, and when they are acknowledged: once the store has them, so the total
 is exact. Nothing is on a timer: the next flush leaves when the one before is back.
 
+A viewer's rate is looked at twice. Here, so that a flood does not reach the store; and by the store, for a viewer may
+hold connections on several workers.
+
 Source: docs/architecture.md, "Store".
 """
 
 import asyncio
 import itertools
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
-from engine.errors import CommandRejected
+from engine.errors import LiveroomError, RateLimited
 from engine.fanout.hub import Hub
 from engine.fanout.room import Room
 from engine.rooms.limits import Bucket
-from engine.store.store import Answer, Answered, Store
+from engine.store.store import Answered, LikesAnswer, Store
 
 #: An unknown flush is asked about again after this long (seconds).
 _LIKES_AGAIN_S: Final = 0.1
+#: Commands of one flush; those beyond leave with the next.
+FLUSH_COMMANDS_MAX: Final = 500
+
+
+class _Liked(NamedTuple):
+    """One command on its way."""
+
+    #: None for those whom no rate holds back.
+    viewer: str | None
+    likes: int
+    answered: Answered
 
 
 class LikeGatherer:
@@ -29,7 +43,8 @@ class LikeGatherer:
     A flush whose outcome is unknown is repeated with the same number until the store answers, so it counts once; those
     who wait for it are told that the outcome is unknown when their time is up.
 
-    Bounds: one rate bucket per viewer who liked; at 50,000 of them the full ones are dropped.
+    Bounds: 500 commands a flush; as many wait as connections may send in the meantime (their command buckets). One rate
+    bucket per viewer who liked; at 50,000 of them the full ones are dropped.
     """
 
     _BUCKETS_MAX: Final = 50_000
@@ -54,11 +69,12 @@ class LikeGatherer:
         self._store = store
         self._worker = worker
         self._per_s, self._burst = per_s, burst
+        self._cost_ms = int(1000 / per_s)
+        self._burst_ms = self._cost_ms * (burst - 1)
         self._buckets: dict[str, Bucket] = {}
         self._flushes = flushes
         self._flying = False
-        self._likes = 0
-        self._waiting: list[Answered] = []
+        self._waiting: list[_Liked] = []
         #: As last told by the store.
         self.total = int(room.memory.gauges()["likes"])
 
@@ -73,38 +89,59 @@ class LikeGatherer:
             bucket = self._buckets[viewer] = Bucket(self._per_s, self._burst)
         return bucket.take(now_s)
 
-    def add(self, likes: int, answered: Answered) -> None:
-        """Count likes with the next flush."""
-        self._likes += likes
-        self._waiting.append(answered)
+    def add(self, viewer: str | None, likes: int, answered: Answered) -> None:
+        """Count likes with the next flush; `viewer` is None for those whom no rate holds back."""
+        self._waiting.append(_Liked(viewer, likes, answered))
         if not self._flying:
             self._send_next()
 
     def _send_next(self) -> None:
-        likes, self._likes = self._likes, 0
-        waiting, self._waiting = self._waiting, []
+        flying, self._waiting = self._waiting[:FLUSH_COMMANDS_MAX], self._waiting[FLUSH_COMMANDS_MAX:]
         self._flying = True
-        self._send(next(self._flushes), likes, waiting)
+        self._send(next(self._flushes), flying, flying)
 
-    def _send(self, flush: int, likes: int, waiting: list[Answered]) -> None:
-        def answered(answer: Answer) -> None:
-            unknown = not isinstance(answer, (bytes, CommandRejected)) and not getattr(
-                answer, "definite", True
-            )
-            if isinstance(answer, bytes):
-                self.total = max(self.total, int(answer))
-            for tell in waiting:
-                tell(answer)
-            if unknown:
-                # The store may or may not have it. Asking again with the same number settles it.
-                loop = asyncio.get_running_loop()
-                loop.call_later(_LIKES_AGAIN_S, self._send, flush, likes, [])
-                return
+    def _send(self, flush: int, flying: list[_Liked], waiting: list[_Liked]) -> None:
+        """Send a flush; `waiting` are those in it who have no answer yet: all, or none when it is repeated."""
+        rated = [(liked.viewer, liked.likes) for liked in flying if liked.viewer is not None]
+        exempt = sum(liked.likes for liked in flying if liked.viewer is None)
+
+        def answered(answer: LikesAnswer) -> None:
+            if isinstance(answer, LiveroomError):
+                # The last one first: each gives its batch number back only if it is the newest.
+                for liked in reversed(waiting):
+                    liked.answered(answer)
+                if not getattr(answer, "definite", True):
+                    # The store may or may not have it. Asking again with the same number settles it.
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(_LIKES_AGAIN_S, self._send, flush, flying, [])
+                    return
+            else:
+                total, refused = answer
+                self.total = max(self.total, total)
+                self._tell(waiting, total, refused)
             self._flying = False
             if self._waiting:
                 self._send_next()
 
-        self._store.add_likes(self._room.names, self._worker, flush, likes, answered)
+        names = self._room.names
+        self._store.add_likes(
+            names, self._worker, flush, exempt, rated, self._cost_ms, self._burst_ms, answered
+        )
+
+    @staticmethod
+    def _tell(waiting: list[_Liked], total: int, refused: dict[int, int]) -> None:
+        late: list[tuple[_Liked, int]] = []
+        place = 0
+        for liked in waiting:
+            if liked.viewer is not None:
+                if place in refused:
+                    late.append((liked, refused[place]))
+                    place += 1
+                    continue
+                place += 1
+            liked.answered(b"%d" % total)
+        for liked, retry_ms in reversed(late):
+            liked.answered(RateLimited(retry_ms=retry_ms))
 
 
 class LikeGatherers:

@@ -39,6 +39,7 @@ class RoomKeys:
         "items",
         "leases",
         "like_flushes",
+        "like_rates",
         "log",
         "meta",
         "mutes",
@@ -91,8 +92,10 @@ class RoomKeys:
         self.viewers = self.prefix + "viewers"
         #: HASH entry → distinct viewers.
         self.entries = self.prefix + "entries"
-        #: HASH worker → number of its last flush of likes.
+        #: HASH worker → number of its last flush of likes, and whom it refused.
         self.like_flushes = self.prefix + "likes"
+        #: HASH viewer → earliest moment of the next `like.send` (GCRA).
+        self.like_rates = self.prefix + "like_rates"
 
         #: SET of sale ids, and of packet ids.
         self.sales = self.prefix + "sales"

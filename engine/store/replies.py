@@ -16,6 +16,8 @@ from protocol.codes import ErrorCode
 #: JSON of `ok`, or why there is none.
 Answer = bytes | LiveroomError
 Answered = Callable[[Answer], None]
+#: The total of likes and the commands refused, by place, with milliseconds to wait; or why none was counted.
+LikesAnswer = tuple[int, dict[int, int]] | LiveroomError
 
 
 def rows(flat: list[Any], width: int) -> list[list[Any]]:

@@ -5,6 +5,7 @@ Decides how each step is called, line by line beside its header in `lua/`. What 
 """
 
 import secrets
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -13,11 +14,11 @@ from engine.errors import Overloaded, rejected
 from engine.rooms.fragments import audit_body, fingerprint
 from engine.rooms.recovery import RoomRead, read_view
 from engine.store import keys
-from engine.store.base import StoreBase
 from engine.store.batch import Word
 from engine.store.keys import RoomKey, RoomKeys
 from engine.store.link import WAITING_CALLS_MAX
-from engine.store.replies import Answered, answer, extra, pairs, rows
+from engine.store.presence import PresenceSteps
+from engine.store.replies import Answered, LikesAnswer, answer, extra, pairs, rows, to_answer
 from protocol.codes import ErrorCode, Role
 from protocol.commands import KeyedCommand
 from protocol.limits import SNAPSHOT_COMMENTS_MAX
@@ -33,7 +34,7 @@ MERCHANT_RANK: Final = int(Role.OWNER) + 1
 MERCHANT_ACTOR: Final = "~merchant"
 
 
-class RoomSteps(StoreBase):
+class RoomSteps(PresenceSteps):
     """What is done to and read from a room."""
 
     # --- rooms ------------------------------------------------------------------------------------------
@@ -66,7 +67,7 @@ class RoomSteps(StoreBase):
     async def brief(self, room: RoomKey) -> dict[str, Any] | None:
         """Return what a list of rooms shows of one, or None when there is no such room."""
         names = RoomKeys(room)
-        reply = await self._call("room_brief", (names.meta, names.present), ())
+        reply = await self._counted("room_brief", names, (names.meta, names.present, names.leases), 3)
         if not reply:
             return None
         description = orjson.loads(b"{" + reply[1] + b"}")
@@ -192,7 +193,8 @@ class RoomSteps(StoreBase):
     async def stats(self, room: RoomKey) -> dict[str, Any] | None:
         """Return the live totals of a room in the shape of `Stats`, or None when there is no such room."""
         names = RoomKeys(room)
-        reply = await self._call("room_stats", (names.meta, names.present, names.viewers, names.entries), ())
+        read_keys = (names.meta, names.present, names.viewers, names.entries, names.leases)
+        reply = await self._counted("room_stats", names, read_keys, 12)
         if not reply:
             return None
         shares, held, paid, cancelled, expired, refunded, sold_cents = map(int, reply[5:12])
@@ -211,8 +213,24 @@ class RoomSteps(StoreBase):
                 "refunded": refunded,
             },
             "sold_cents": sold_cents,
-            "entries": {entry.decode(): int(count) for entry, count in pairs(reply[12:])},
+            "entries": {entry.decode(): int(count) for entry, count in pairs(reply[13:])},
         }
+
+    async def _counted(self, function: str, names: RoomKeys, read_keys: tuple[Word, ...], at: int) -> Any:
+        """
+        Read a count of viewers after those of dead workers are gone from it.
+
+        Workers that hold the room see to that every 2 s; a room that nobody holds any more is left to those who ask.
+
+        Args:
+            at: Place in the reply where workers stand whose lease ran out.
+        """
+        while True:
+            reply = await self._call(function, read_keys, ())
+            if not reply or not reply[at]:
+                return reply
+            for worker in reply[at]:
+                await self.purge(names, worker.decode())
 
     async def audit_trail(self, room: RoomKey, after: str, limit: int) -> list[dict[str, Any]] | None:
         """Return console commands after a place in the trail, oldest first, or None when there is no such room."""
@@ -302,13 +320,51 @@ class RoomSteps(StoreBase):
             answer(answered),
         )
 
-    def add_likes(self, names: RoomKeys, worker: str, flush: int, likes: int, answered: Answered) -> None:
-        """Add what a worker gathered. Answers with the total. A flush counts once, however often it is sent."""
+    def add_likes(
+        self,
+        names: RoomKeys,
+        worker: str,
+        flush: int,
+        exempt: int,
+        rated: Sequence[tuple[str, int]],
+        cost_ms: int,
+        burst_ms: int,
+        done: Callable[[LikesAnswer], None],
+    ) -> None:
+        """
+        Add what a worker gathered. A flush counts once, however often it is sent.
+
+        Args:
+            exempt: Likes of those whom no rate holds back.
+            rated: Viewer and likes of each command of the others; at most 500.
+            cost_ms: What a command costs, in milliseconds until its viewer's bucket is full again.
+            burst_ms: What a bucket holds besides.
+            done: Called with the total and the refused commands, place in `rated` → milliseconds to wait; or with why
+                none was counted.
+        """
+
+        def answered(header: Any, own: Any, error: Exception | None) -> None:
+            if error is None and own[0] == b"ok":
+                refused = {int(place) - 1: int(wait_ms) for place, wait_ms in pairs(own[2:])}
+                done((int(own[1]), refused))
+                return
+            answer = to_answer(own, error)
+            assert not isinstance(answer, bytes)
+            done(answer)
+
         self._link.call(
             "likes_add",
-            (names.meta, names.log, names.bus, names.like_flushes),
-            (self._vouch(names), worker, flush, likes),
-            answer(answered),
+            (names.meta, names.log, names.bus, names.like_flushes, names.like_rates),
+            (
+                self._vouch(names),
+                worker,
+                flush,
+                exempt,
+                cost_ms,
+                burst_ms,
+                *(word for command in rated for word in command),
+            ),
+            answered,
         )
 
 

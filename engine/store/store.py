@@ -10,7 +10,7 @@ Every step may fail with `StoreUnavailable`; repeating it is always safe. Cancel
 from engine.store.base import Seen
 from engine.store.campaigns import CampaignSteps
 from engine.store.presence import PresenceSteps
-from engine.store.replies import Answer, Answered, to_answer, to_rejection
+from engine.store.replies import Answer, Answered, LikesAnswer, to_answer, to_rejection
 from engine.store.rooms import MERCHANT_ACTOR, MERCHANT_RANK
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "MERCHANT_RANK",
     "Answer",
     "Answered",
+    "LikesAnswer",
     "Seen",
     "Store",
     "to_answer",

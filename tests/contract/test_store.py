@@ -34,6 +34,7 @@ from tests.support.stores import (
     fresh_room,
     join,
     leave,
+    like,
     running_store,
     say,
     until,
@@ -330,6 +331,40 @@ async def test_room_without_its_streamer_is_paused_at_once_when_there_is_no_grac
 
     assert happened == "paused"
     assert await store.check_host(fresh_room(), grace_ms=0, patience_ms=0) == ("done", 0)
+
+
+async def test_likes_of_those_who_are_too_fast_are_told_apart(store: Store) -> None:
+    room = await a_room(store)
+    sent = [("bela", 3), *[("anna", 1)] * 11, ("carla", 2)]
+
+    answer = await like(store, room, "w", 1, 5, *sent)
+    again = await like(store, room, "w", 1, 5, *sent)
+
+    assert isinstance(answer, tuple)
+    total, refused = answer
+    assert total == 5 + 3 + 10 + 2
+    assert list(refused) == [11]
+    assert again == answer
+
+
+@pytest.mark.parametrize("viewers_count", [1, 1_200])
+async def test_counts_leave_out_viewers_of_workers_whose_lease_ran_out(
+    store: Store, viewers_count: int
+) -> None:
+    """Whoever reads a count purges them: no worker that holds the room may be left to do it."""
+    room = await a_room(store)
+    names = RoomKeys(room)
+    joins = [join(store, room, "dead", f"v-{number}", number) for number in range(viewers_count)]
+    await asyncio.gather(*joins)
+    await join(store, room, "alive", "anna", 1)
+    await store._link.command("ZADD", names.leases, 1, "dead")
+
+    briefs = await asyncio.gather(*(store.brief(room) for _ in range(4)))
+    stats = await store.stats(room)
+
+    assert [brief["online"] for brief in briefs if brief is not None] == [1] * 4
+    assert stats is not None
+    assert (stats["online"], stats["peak"]) == (1, viewers_count + 1)
 
 
 async def test_likes_are_counted_once_for_each_flush(store: Store) -> None:

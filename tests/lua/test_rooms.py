@@ -99,7 +99,12 @@ def test_reading_a_missing_room_answers_with_nothing(nowhere: LuaRoom) -> None:
 
     assert nowhere.read() == []
     assert nowhere.since(0) == []
-    assert nowhere.call("room_stats", [names.meta, names.present, names.viewers, names.entries], []) == []
+    assert (
+        nowhere.call(
+            "room_stats", [names.meta, names.present, names.viewers, names.entries, names.leases], []
+        )
+        == []
+    )
     assert nowhere.call("audit_page", [names.meta, names.audit], ["", 10]) == []
 
 
@@ -242,13 +247,31 @@ def test_stats_count_what_happened(room: LuaRoom) -> None:
     room.like(2**40)
 
     names = room.names
-    reply = room.call("room_stats", [names.meta, names.present, names.viewers, names.entries], [])
+    reply = room.call(
+        "room_stats", [names.meta, names.present, names.viewers, names.entries, names.leases], []
+    )
 
     # Shares, orders by status and money stand between the totals and the entries.
     online, peak, viewers, likes, comments = reply[:5]
-    entries = reply[12:]
+    lapsed, *entries = reply[12:]
+    assert lapsed == []
     assert (online, peak, viewers, likes, comments) == (2, 3, 3, str(2**40), 1)
     assert dict(zip(entries[::2], map(int, entries[1::2]), strict=True)) == {"app": 2, "official_account": 1}
+
+
+def test_counts_of_viewers_name_the_workers_whose_lease_ran_out(room: LuaRoom) -> None:
+    room.join("dead", ("a", 1, 0, "app"))
+    room.join("alive", ("b", 1, 0, "app"))
+    names = room.names
+    room.client.zadd(names.leases, {"dead": room.now() - 1})
+
+    stats = room.call(
+        "room_stats", [names.meta, names.present, names.viewers, names.entries, names.leases], []
+    )
+    brief = room.call("room_brief", [names.meta, names.present, names.leases], [])
+
+    assert (stats[0], stats[12]) == (2, ["dead"])
+    assert brief[2:] == [2, ["dead"]]
 
 
 def test_audit_trail_is_paged_after_a_place(room: LuaRoom) -> None:
@@ -267,7 +290,7 @@ def test_audit_trail_is_paged_after_a_place(room: LuaRoom) -> None:
     assert told(rest) == ["key-2-xx"]
 
 
-@pytest.mark.parametrize("function", ["room_read", "facts_since", "room_stats", "audit_page"])
+@pytest.mark.parametrize("function", ["room_read", "facts_since", "room_stats", "room_brief", "audit_page"])
 def test_reading_functions_are_declared_to_write_nothing(client: "redis.Redis[str]", function: str) -> None:
     name = library().function(function)
     (found,) = client.function_list(library=library().name)

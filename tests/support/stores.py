@@ -31,7 +31,7 @@ from engine.rooms.words import WordFilter
 from engine.store.embedded import EmbeddedStore, parse_version
 from engine.store.functions import library
 from engine.store.keys import RoomKey, RoomKeys
-from engine.store.store import Answer, Store
+from engine.store.store import Answer, LikesAnswer, Store
 from engine.timers import Note
 from protocol.commands import Command, PostComment
 
@@ -331,11 +331,21 @@ class LuaRoom:
     def unpin(self, comment: int | str, **who: Any) -> Any:
         return self.console("comment_unpin", comment, **who)
 
-    def like(self, likes: int, *, worker: str = "w", flush: int | None = None) -> Any:
+    def like(
+        self,
+        likes: int,
+        *rated: tuple[str, int],
+        worker: str = "w",
+        flush: int | None = None,
+        cost_ms: int = 200,
+        burst_ms: int = 1_800,
+    ) -> Any:
+        """Add likes of nobody in particular, and those of commands, each (viewer, likes)."""
         if flush is None:
             self._flush = flush = self._flush + 1
-        keys = [*self.base, self.names.like_flushes]
-        return self.call("likes_add", keys, [self.vouched, worker, flush, likes])
+        keys = [*self.base, self.names.like_flushes, self.names.like_rates]
+        words = [word for command in rated for word in command]
+        return self.call("likes_add", keys, [self.vouched, worker, flush, likes, cost_ms, burst_ms, *words])
 
     def join(self, worker: str, *arrivals: tuple[str, int, int, str], most: int = 5) -> Any:
         """Let viewers in, each (viewer, connection, rank, entry); return the header and the replies."""
@@ -460,11 +470,19 @@ async def say(
     return await answered
 
 
-async def add_likes(store: Store, room: RoomKey, worker: str, flush: int, likes: int) -> Answer:
-    """Send one flush of likes and wait for its answer."""
-    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    store.add_likes(RoomKeys(room), worker, flush, likes, answered.set_result)
+async def like(
+    store: Store, room: RoomKey, worker: str, flush: int, likes: int, *rated: tuple[str, int]
+) -> LikesAnswer:
+    """Send one flush of likes, of nobody in particular and of commands, and wait for its answer."""
+    answered: asyncio.Future[LikesAnswer] = asyncio.get_running_loop().create_future()
+    store.add_likes(RoomKeys(room), worker, flush, likes, rated, 200, 1_800, answered.set_result)
     return await answered
+
+
+async def add_likes(store: Store, room: RoomKey, worker: str, flush: int, likes: int) -> Answer:
+    """Send one flush of likes of nobody in particular, and return the total."""
+    answer = await like(store, room, worker, flush, likes)
+    return b"%d" % answer[0] if isinstance(answer, tuple) else answer
 
 
 async def join(

@@ -196,12 +196,20 @@ local function room_read(keys, args)
     }
 end
 
+-- Workers whose lease ran out and whose viewers still count: the caller purges them and asks again. Nobody else might,
+-- when the last worker that held the room died.
+local LAPSED_SHOWN = 16
+
+local function lapsed_workers(leases)
+    return rc('ZRANGEBYSCORE', leases, '-inf', int(now_ms()), 'LIMIT', 0, LAPSED_SHOWN)
+end
+
 --[[
   room_brief: what a list of rooms shows. Writes nothing.
 
-  keys  [1] meta [2] present
+  keys  [1] meta [2] present [3] leases
   args  none
-  reply {} when there is no room, else {state, body, viewers online}
+  reply {} when there is no room, else {state, body, viewers online, {worker whose lease ran out, …}}
   cost  O(1)
 ]]
 local function room_brief(keys, args)
@@ -209,7 +217,7 @@ local function room_brief(keys, args)
     if not m[1] then
         return {}
     end
-    return { m[1], m[2], rc('HLEN', keys[2]) }
+    return { m[1], m[2], rc('HLEN', keys[2]), lapsed_workers(keys[3]) }
 end
 
 --[[
@@ -258,10 +266,10 @@ end
 --[[
   room_stats: live totals. Writes nothing.
 
-  keys  [1] meta [2] present [3] viewers [4] entries
+  keys  [1] meta [2] present [3] viewers [4] entries [5] leases
   args  none
   reply {} when there is no room, else {online, peak, viewers, likes, comments, shares, orders held, paid, cancelled,
-        expired, refunded, sold_cents, entry, viewers, entry, viewers …}
+        expired, refunded, sold_cents, {worker whose lease ran out, …}, entry, viewers, entry, viewers …}
   cost  O(entries)
   tests tests/lua/test_rooms.py
 ]]
@@ -276,6 +284,7 @@ local function room_stats(keys, args)
     for i = 5, 11 do
         reply[#reply + 1] = m[i] or '0'
     end
+    reply[#reply + 1] = lapsed_workers(keys[5])
     for i = 1, #entries do
         reply[#reply + 1] = entries[i]
     end
