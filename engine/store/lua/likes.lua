@@ -21,7 +21,7 @@ local LIKE_SLACK_MS = 50
 
 -- The likes of those who are not too fast, what to remember of the viewers, and who is refused.
 local function weigh_likes(room, rates, args)
-    local cost, burst = tonumber(args[5]), tonumber(args[6]) + LIKE_SLACK_MS
+    local cost, burst = tonumber(args[5]), tonumber(args[6])
     local viewers, due = {}, {}
     for at = 7, #args, LIKE_ARGS do
         if not due[args[at]] then
@@ -36,7 +36,7 @@ local function weigh_likes(room, rates, args)
     local likes, refused = 0, {}
     for at = 7, #args, LIKE_ARGS do
         local early = due[args[at]] - room.now - burst
-        if early > 0 then
+        if early > LIKE_SLACK_MS then
             refused[#refused + 1] = int((at - 7) / LIKE_ARGS + 1)
             refused[#refused + 1] = int(early)
         else
