@@ -164,6 +164,7 @@ class App:
         public = web.Application(client_max_size=BODY_BYTES_MAX)
         public.add_routes(api.routes())
         public.add_routes(Pages(store=self.store, tokens=self.tokens, dev=config.dev).routes())
+        public.router.add_get("/ws", self._upgrade, allow_head=False)
         public.on_response_prepare.append(add_headers)
         public.on_response_prepare.append(self._part_ways)
         # Requests are not logged: paths carry viewers' ids.
@@ -199,6 +200,9 @@ class App:
             self.address = await self.listener.start(host, port, sock=self._shared, backlog=_BACKLOG)
         except OSError as error:
             raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+    async def _upgrade(self, request: web.Request) -> web.StreamResponse:
+        return await self.listener.upgrade(request)
 
     async def _part_ways(self, request: web.Request, response: web.StreamResponse) -> None:
         """Have the client ask its next question elsewhere: on this connection it could come too late to be read."""

@@ -245,6 +245,29 @@ class Listener:
             http.connection_made(tcp)
             http.data_received(data)
 
+    async def upgrade(self, request: web.Request) -> web.StreamResponse:
+        """
+        Shake hands on a connection that has carried HTTP before; the handler of `GET /ws` of `http_server`.
+
+        Balancers keep connections to a server open and send whatever comes next on them, handshakes too.
+        """
+        if request.headers.get("Upgrade", "").lower() != "websocket" or request.transport is None:
+            raise web.HTTPNotFound
+        tcp, http = request.transport, request.protocol
+        # Whatever spelling of the path led here; a query is ignored.
+        head = bytearray(b"GET /ws HTTP/1.1\r\n")
+        for name, value in request.raw_headers:
+            head += name + b": " + value + b"\r\n"
+        # To aiohttp the connection is gone; it must not close it for that.
+        http.transport = None
+        http.connection_lost(None)
+        arrival = self._arrive()
+        tcp.set_protocol(arrival)
+        arrival.connection_made(tcp)
+        arrival.data_received(bytes(head) + b"\r\n")
+        # Nobody reads it: what aiohttp would write has no connection to go to.
+        return web.Response()
+
     def _shake_hands(self, arrival: "_Arrival", tcp: asyncio.Transport, data: bytes, head_size: int) -> None:
         handshake = self._handshake
         try:

@@ -1,10 +1,12 @@
 """Who gets in: the handshake, the join, tokens, and what is closed with which code."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import secrets
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import jwt
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from tests.support.client import Client, Merchant, Refused
 from tests.support.service import DEMO_KEY, Service, now_s, running_service
@@ -365,3 +368,31 @@ async def test_leaving_is_answered_and_closed_with_1000(stage: Stage) -> None:
 
     assert await client.ask("room.leave") == {}
     assert await client.close_code() == 1000
+
+
+@pytest.mark.parametrize("before", [1, 3])
+async def test_handshake_on_a_connection_that_carried_http_before(
+    service: Service, stage: Stage, before: int
+) -> None:
+    """RFC 9112 §9.3: a connection may carry any number of requests; balancers send handshakes on those they keep."""
+    host, port = service.url.removeprefix("http://").split(":")
+    sock = socket.create_connection((host, int(port)))
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    for _ in range(before):
+        await loop.sock_sendall(sock, b"GET /v1/rooms HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += await loop.sock_recv(sock, 65_536)
+        assert answer.startswith(b"HTTP/1.1 401")
+
+    async with connect(service.ws_url, sock=sock, subprotocols=[Subprotocol("liveroom.v1.json")]) as client:
+        token = await stage.merchant.token(stage.room, "anna")
+        await client.send(json.dumps({"cmd": "room.join", "id": 1, "room": stage.room, "token": token}))
+        [joined, *_] = json.loads(await client.recv())
+        assert joined["ok"]["you"]["viewer"] == "anna"
+        # Long after aiohttp would have ended a connection whose handler is done.
+        await client.send(json.dumps({"cmd": "ping", "id": 2}))
+        while (replies := json.loads(await client.recv()))[0].get("re") != 2:
+            pass
+        assert "now" in replies[0]["ok"]
