@@ -30,6 +30,8 @@ class RoomMemory:
         self._view: Map = {}
         self._comments: deque[tuple[int, bytes]] = deque(maxlen=SNAPSHOT_COMMENTS_MAX)
         self._gauges: dict[str, bytes] = {}
+        #: Total of likes, as far as known.
+        self.likes = 0
         #: Gauges that came over the bus or with a join since they were last read from the store.
         self._newer_gauges: set[str] = set()
         self._snapshot: bytes | None = None
@@ -49,6 +51,7 @@ class RoomMemory:
         self._comments.clear()
         self._comments.extend(read.comments)
         self._gauges = gauges_of(read)
+        self.likes = read.likes
         self.change = read.change
         for sale, (taken, bought) in read.sold.items():
             self.note_sold(sale, change=read.change, taken=taken, bought=bought)
@@ -74,9 +77,22 @@ class RoomMemory:
             self._comments.append((number, b"{" + json[len(_COMMENT_PREFIX) :]))
 
     def fold_gauge(self, name: str, json: bytes) -> None:
-        """Take the latest value of a gauge."""
-        self._gauges[name] = json
+        """Take the latest value of a gauge; a total of likes that a join was ahead of is none."""
         self._newer_gauges.add(name)
+        if name == "likes":
+            self.learn_likes(orjson.loads(json)["total"])
+        else:
+            self._gauges[name] = json
+
+    def gauge(self, name: str) -> bytes:
+        """Return the latest value of a gauge that was folded in, as JSON: the one to send now."""
+        return self._gauges[name]
+
+    def learn_likes(self, total: int) -> None:
+        """The total never falls, whichever of the bus, joins and own flushes tells of it first."""
+        if total > self.likes:
+            self.likes = total
+            self._gauges["likes"] = b'{"ev":"likes","total":%d}' % total
 
     def note_sold(self, sale: str, *, change: int, taken: int, bought: int = 0) -> None:
         """Remember how many order changes, and units of a sale taken and bought, this worker has seen."""
@@ -88,9 +104,7 @@ class RoomMemory:
         """Take gauges that came with a join, ahead of the bus, so that its reply counts the joining viewer."""
         self._gauges["online"] = b'{"ev":"online","now":%d,"peak":%d}' % (online, peak)
         self._newer_gauges.update(("online", "likes"))
-        # The bus may have been faster with a newer total, which never falls.
-        if likes > orjson.loads(self._gauges["likes"])["total"]:
-            self._gauges["likes"] = b'{"ev":"likes","total":%d}' % likes
+        self.learn_likes(likes)
 
     def expect_gauges(self) -> None:
         """Gauges are about to be read from the store; those that arrive meanwhile are newer."""
@@ -100,7 +114,9 @@ class RoomMemory:
         """Take the gauges just read, but for newer ones. Returns the latest of each."""
         names = gauges_of(read)
         for name, json in names.items():
-            if name not in self._newer_gauges:
+            if name == "likes":
+                self.learn_likes(read.likes)
+            elif name not in self._newer_gauges:
                 self._gauges[name] = json
         return {name: self._gauges[name] for name in names}
 

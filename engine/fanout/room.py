@@ -405,7 +405,8 @@ class Room:
         self._pending_chat = self._pending_facts = self._overflowed = 0
 
         with_gauges = bool(self._pending_gauges) and self._cadence.gauges_due(started)
-        gauges = list(self._pending_gauges.values()) if with_gauges else []
+        # As known now: somebody may have joined since and been told a newer value.
+        gauges = [self.memory.gauge(name) for name in self._pending_gauges] if with_gauges else []
         if with_gauges:
             self._pending_gauges.clear()
 

@@ -75,8 +75,11 @@ class LikeGatherer:
         self._flushes = flushes
         self._flying = False
         self._waiting: list[_Liked] = []
-        #: As last told by the store.
-        self.total = int(room.memory.gauges()["likes"])
+
+    @property
+    def total(self) -> int:
+        """Likes of the room, as far as known here."""
+        return self._room.memory.likes
 
     def allow(self, viewer: str, now_s: float) -> float:
         """Return 0.0 when a viewer may like now, else the seconds to wait."""
@@ -117,8 +120,9 @@ class LikeGatherer:
                     return
             else:
                 total, refused = answer
-                self.total = max(self.total, total)
-                self._tell(waiting, total, refused)
+                # Whoever is told of it must not be told less by a gauge that is still on its way, nor the reverse.
+                self._room.memory.learn_likes(total)
+                self._tell(waiting, self.total, refused)
             self._flying = False
             if self._waiting:
                 self._send_next()
