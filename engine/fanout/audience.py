@@ -3,7 +3,7 @@ Who is sent a room's events, and how.
 
 Decides for every connection of a room on this worker whether it gets everything or, while it is slow, facts only; and
 writes one frame per codec to all of them, a slice per turn of the loop, so that commands are never stuck behind a whole
-room. Does not decide what is sent (`room.py`).
+room. Does not decide what is sent (`room.py`) or how long a slice is (`slicing.py`).
 
 Bounds: personal messages held for a connection that is still joining 32; slow viewers as in `write_queue.py`.
 
@@ -12,16 +12,17 @@ Source: docs/architecture.md, "Fan-out".
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Final, Protocol
 
+from engine.fanout.slicing import Slicer
 from engine.fanout.write_queue import UNSENT_BYTES_SLOW, SlowViewer, Verdict
 from protocol.codec import transcode
 from protocol.codes import CloseCode
 
-#: Writes per turn of the loop.
-SLICE_WRITES: Final = 500
 EARLY_PERSONAL_MAX: Final = 32
 
+#: Sends one frame to one connection.
 Write = Callable[[bytes], None]
 
 
@@ -33,8 +34,9 @@ class Member(Protocol):
     #: "json" or "msgpack".
     codec_name: str
 
-    def write(self, frame: bytes) -> None:
-        """Send a ready-made frame."""
+    @property
+    def write(self) -> Write:
+        """What sends a ready-made frame."""
         ...
 
     def send(self, payload: bytes) -> None:
@@ -66,6 +68,7 @@ class Audience:
         self._build_frame = build_frame
         self._members: dict[str, dict[Member, Write]] = {"json": {}, "msgpack": {}}
         self._slow: dict[Member, SlowViewer] = {}
+        self._slicer = Slicer()
         #: Every connection of a viewer, also while it is joining.
         self.by_viewer: dict[str, list[Member]] = {}
         #: Personal messages for connections whose join reply is still to come; it must be the first they hear.
@@ -153,15 +156,18 @@ class Audience:
                 viewers += len(members)
         if self._slow:
             self._send_to_slow(facts, chat)
-        self._write_slice(writes, lambda: sent(viewers))
+        self._write_slice(writes, self._slicer.first(), lambda: sent(viewers))
 
     def _frame(self, codec_name: str, payload: bytes) -> bytes:
         if codec_name == "json":
             return self._build_frame(payload, text=True)
         return self._build_frame(transcode(payload), text=False)
 
-    def _write_slice(self, writes: list[tuple[bytes, list[Write]]], done: Callable[[], None]) -> None:
-        budget = SLICE_WRITES
+    def _write_slice(
+        self, writes: list[tuple[bytes, list[Write]]], budget: int, done: Callable[[], None]
+    ) -> None:
+        # Not the loop's clock, which stands still during a turn.
+        started = monotonic()
         while writes and budget:
             frame, targets = writes[-1]
             for write in targets[-budget:]:
@@ -171,11 +177,15 @@ class Audience:
             budget -= taken
             if not targets:
                 writes.pop()
+        self._slicer.wrote(started, monotonic())
         # The loop sends what was written at the end of this turn, so the cost is known at the next.
         if writes:
-            self._loop.call_soon(self._write_slice, writes, done)
+            self._loop.call_soon(self._write_on, writes, done)
         else:
             self._loop.call_soon(done)
+
+    def _write_on(self, writes: list[tuple[bytes, list[Write]]], done: Callable[[], None]) -> None:
+        self._write_slice(writes, self._slicer.following(monotonic()), done)
 
     def _send_to_slow(self, facts: list[bytes], chat: int) -> None:
         """Send facts only to those who do not keep up, and cut off those who fall too far behind."""

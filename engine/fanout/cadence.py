@@ -1,35 +1,47 @@
 """
 When a room speaks next.
 
-Decides the moment of the next flush: an idle room at once, a busy one after a pause of twice what the last flush cost,
-between 20 and 500 ms, so that a small room feels instant and a huge one spends at most a third of the loop on fan-out.
-Facts do not wait for the pause; gauges alone wait longer. Pure: the caller passes the time.
+Decides the moment of the next flush: an idle room at once, a busy one after a pause that grows with what the last flush
+cost. At least twice that cost, so that a huge room spends at most a third of the loop on fan-out; and up to six times
+while the pause stays below 100 ms, since a pause nobody notices makes fewer and fuller frames. Facts do not wait for
+it; gauges alone, which the next ones replace, wait longest. Pure: the caller passes the time.
 
-Source: docs/architecture.md, "Fan-out".
+Source: docs/decisions/0008-coalescing-cadence.md, docs/decisions/0014-what-a-flush-costs.md.
 """
 
 from typing import Final
 
 PAUSE_S_MIN: Final = 0.020
 PAUSE_S_MAX: Final = 0.500
+#: The least pause, in costs of the last flush.
 PAUSE_PER_COST: Final = 2.0
+#: The pause a room takes while it is shorter than `EASY_PAUSE_S_MAX` (in costs; seconds).
+EASY_PAUSE_PER_COST: Final = 6.0
+EASY_PAUSE_S_MAX: Final = 0.100
 #: Least time between two flushes that carry the same gauge (seconds).
 GAUGE_PERIOD_S: Final = 0.200
+#: The pause before a flush that carries nothing but gauges: at most a tenth of the loop (in costs; seconds).
+GAUGES_PAUSE_PER_COST: Final = 9.0
+GAUGES_PAUSE_S_MAX: Final = 1.0
 
 
 class Cadence:
     """The rhythm of one room on one worker."""
 
-    __slots__ = ("_gauges_at", "_ready_at")
+    __slots__ = ("_gauges_alone_at", "_gauges_at", "_ready_at")
 
     def __init__(self) -> None:
         self._ready_at = 0.0
         self._gauges_at = 0.0
+        self._gauges_alone_at = 0.0
 
     def flushed(self, started_s: float, ended_s: float, *, with_gauges: bool) -> None:
         """Note a flush, from its first write to the end of its last."""
-        pause = min(max((ended_s - started_s) * PAUSE_PER_COST, PAUSE_S_MIN), PAUSE_S_MAX)
+        cost = ended_s - started_s
+        easy = min(cost * EASY_PAUSE_PER_COST, EASY_PAUSE_S_MAX)
+        pause = min(max(cost * PAUSE_PER_COST, easy, PAUSE_S_MIN), PAUSE_S_MAX)
         self._ready_at = ended_s + pause
+        self._gauges_alone_at = ended_s + min(cost * GAUGES_PAUSE_PER_COST, GAUGES_PAUSE_S_MAX)
         if with_gauges:
             self._gauges_at = started_s + max(GAUGE_PERIOD_S, pause)
 
@@ -40,7 +52,7 @@ class Cadence:
         if chat:
             return max(now_s, self._ready_at)
         if gauges:
-            return max(now_s, self._ready_at, self._gauges_at)
+            return max(now_s, self._ready_at, self._gauges_at, self._gauges_alone_at)
         return None
 
     def gauges_due(self, now_s: float) -> bool:

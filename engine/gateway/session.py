@@ -97,6 +97,7 @@ class Session:
         "room",
         "sender",
         "viewer",
+        "write",
     )
 
     def __init__(
@@ -113,6 +114,8 @@ class Session:
         self._on_joined = on_joined
         self._on_ended = on_ended
         self._transport = transport
+        #: Send a ready-made frame: the transport's own method, since a room calls it for every viewer and flush.
+        self.write: Callable[[bytes], None] = transport.write
         self._machine = ServerConnection(CODECS[transport.codec_name])
         self._room: Room | None = None
         self._behind_join: list[Request] = []
@@ -133,10 +136,6 @@ class Session:
         self.opened_at = parts.loop.time()
 
     # --- sending ----------------------------------------------------------------------------------------
-
-    def write(self, frame: bytes) -> None:
-        """Send a ready-made frame."""
-        self._transport.write(frame)
 
     def send(self, payload: bytes) -> None:
         """Send an array of messages given as JSON, in this connection's codec."""

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engine.errors import Forbidden, TokenExpired, Unauthorized
-from engine.tokens import Claims, SigningKey, Tokens, check_profile
+from engine.tokens import HEADERS_MAX, Claims, SigningKey, Tokens, check_profile
 from protocol.codes import ErrorCode, Role
 from protocol.errors import BadCommand
 
@@ -150,6 +150,37 @@ def test_bad_claims_are_unauthorized(changes: dict[str, Any]) -> None:
         Tokens([HS256]).verify(encode(claims(**changes)), "r_88")
 
     assert not isinstance(refused.value, TokenExpired)
+
+
+def test_remembered_header_does_not_make_a_forged_token_valid() -> None:
+    tokens = Tokens([HS256, EDDSA])
+    good = encode(claims())
+    assert tokens.verify(good, "r_88").viewer == "anna"
+
+    header, body, _ = good.split(".")
+    other = encode(claims(sub="bob")).split(".")
+    for token in (
+        encode(claims(), OTHER_SECRET),
+        f"{header}.{other[1]}.{good.split('.')[2]}",
+        f"{header}.{body}.",
+        header,
+        jwt.encode(claims(), PRIVATE, algorithm="EdDSA", headers={"kid": "h"}),
+    ):
+        with pytest.raises(Unauthorized):
+            tokens.verify(token, "r_88")
+    assert tokens.verify(good, "r_88").viewer == "anna"
+
+
+def test_remembered_headers_are_bounded_and_only_those_of_valid_tokens() -> None:
+    tokens = Tokens([HS256])
+    for number in range(HEADERS_MAX + 10):
+        with pytest.raises(Unauthorized):
+            tokens.verify(encode(claims(), OTHER_SECRET, x=number), "r_88")
+    assert not tokens._by_header
+
+    for number in range(HEADERS_MAX + 10):
+        tokens.verify(encode(claims(), x=number), "r_88")
+        assert len(tokens._by_header) <= HEADERS_MAX
 
 
 def test_expired_is_told_apart() -> None:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.fanout.cadence import GAUGE_PERIOD_S, PAUSE_PER_COST, PAUSE_S_MAX, PAUSE_S_MIN, Cadence
+from engine.fanout.cadence import (
+    EASY_PAUSE_S_MAX,
+    GAUGE_PERIOD_S,
+    GAUGES_PAUSE_S_MAX,
+    PAUSE_PER_COST,
+    PAUSE_S_MAX,
+    PAUSE_S_MIN,
+    Cadence,
+)
 
 NOW = 1_000.0
 
@@ -24,9 +32,20 @@ def test_nothing_pending_needs_no_flush() -> None:
 
 @pytest.mark.parametrize(
     ("cost_s", "pause_s"),
-    [(0.0, PAUSE_S_MIN), (0.005, PAUSE_S_MIN), (0.1, 0.2), (0.25, PAUSE_S_MAX), (3.0, 0.5)],
+    [
+        (0.0, PAUSE_S_MIN),
+        (0.003, PAUSE_S_MIN),
+        (0.010, 0.060),  # Six times, while nobody notices.
+        (0.020, EASY_PAUSE_S_MAX),
+        (0.050, EASY_PAUSE_S_MAX),
+        (0.1, 0.2),  # Twice, since the loop belongs to others too.
+        (0.25, PAUSE_S_MAX),
+        (3.0, 0.5),
+    ],
 )
-def test_chat_waits_twice_what_the_last_flush_cost_within_bounds(cost_s: float, pause_s: float) -> None:
+def test_chat_waits_in_proportion_to_what_the_last_flush_cost_within_bounds(
+    cost_s: float, pause_s: float
+) -> None:
     cadence = Cadence()
     cadence.flushed(NOW, NOW + cost_s, with_gauges=False)
 
@@ -50,6 +69,28 @@ def test_gauges_alone_go_out_at_most_every_200_ms() -> None:
     at = cadence.next_flush_at(NOW + 0.05, facts=False, chat=False, gauges=True)
     assert at == pytest.approx(NOW + GAUGE_PERIOD_S)
     assert cadence.gauges_due(NOW + GAUGE_PERIOD_S)
+
+
+@pytest.mark.parametrize(("cost_s", "pause_s"), [(0.05, 0.45), (0.1, 0.9), (0.4, GAUGES_PAUSE_S_MAX)])
+def test_gauges_alone_take_a_tenth_of_the_loop_at_most_and_wait_a_second_at_most(
+    cost_s: float, pause_s: float
+) -> None:
+    cadence = Cadence()
+    cadence.flushed(NOW, NOW + cost_s, with_gauges=True)
+
+    at = cadence.next_flush_at(NOW + cost_s, facts=False, chat=False, gauges=True)
+
+    assert at == pytest.approx(NOW + cost_s + pause_s)
+
+
+def test_gauges_ride_along_with_chat_before_they_would_go_alone() -> None:
+    cadence = Cadence()
+    cadence.flushed(NOW, NOW + 0.1, with_gauges=True)
+
+    at = cadence.next_flush_at(NOW + 0.1, facts=False, chat=True, gauges=True)
+
+    assert at == pytest.approx(NOW + 0.1 + 0.2)
+    assert cadence.gauges_due(at)
 
 
 def test_flush_without_gauges_does_not_put_them_off() -> None:

@@ -14,11 +14,13 @@ import pytest
 
 from engine.clock import StoreClock
 from engine.errors import LiveroomError, RoomNotFound, StoreUnavailable
+from engine.fanout import audience as audience_module
 from engine.fanout import hub as hub_module
-from engine.fanout.audience import EARLY_PERSONAL_MAX, SLICE_WRITES
+from engine.fanout.audience import EARLY_PERSONAL_MAX
 from engine.fanout.cadence import Cadence
 from engine.fanout.hub import Hub
 from engine.fanout.room import AHEAD_MAX, PENDING_CHAT_MAX, Room
+from engine.fanout.slicing import SLICE_WRITES_MIN
 from engine.fanout.write_queue import SLOW_S_MAX, UNSENT_BYTES_MAX, UNSENT_BYTES_SLOW
 from protocol.codec import MSGPACK
 from tests.support.scripted_store import (
@@ -327,11 +329,14 @@ async def test_both_codecs_are_sent_the_same(scene: Scene) -> None:
 
 
 async def test_big_room_is_sent_to_in_slices_and_one_who_joins_in_between_gets_no_frame_twice(
-    scene: Scene,
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Nobody else takes time, so every slice is a short one.
+    monkeypatch.setattr(audience_module, "monotonic", lambda: 0.0)
+    count = 2 * SLICE_WRITES_MIN + 100
     room = await scene.room()
     members = [
-        scene.member(room, f"v{number}", ("json", "msgpack")[number % 3 == 0]) for number in range(1_200)
+        scene.member(room, f"v{number}", ("json", "msgpack")[number % 3 == 0]) for number in range(count)
     ]
     scene.store.fact()
     progress = []
@@ -346,7 +351,7 @@ async def test_big_room_is_sent_to_in_slices_and_one_who_joins_in_between_gets_n
         progress.append(served)
 
     sizes = [now - before for before, now in zip([0, *progress], progress, strict=False) if now > before]
-    assert sizes == [SLICE_WRITES, SLICE_WRITES, 1_200 - 2 * SLICE_WRITES]
+    assert sizes == [SLICE_WRITES_MIN, SLICE_WRITES_MIN, 100]
     assert all(len(member.got) == 1 for member in members)
     assert newcomer is not None
     assert newcomer.got == []
@@ -354,6 +359,26 @@ async def test_big_room_is_sent_to_in_slices_and_one_who_joins_in_between_gets_n
     scene.store.fact()
     await turns()
     assert newcomer.seqs == [2]
+
+
+async def test_slices_grow_while_others_take_more_of_the_loop(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A slice takes one second each time; the others take two after the first and the second slice, then none.
+    times = iter([0.0, 1.0, 3.0, 3.0, 4.0, 6.0, 6.0, 7.0])
+    monkeypatch.setattr(audience_module, "monotonic", lambda: next(times, 7.0))
+    room = await scene.room()
+    members = [scene.member(room, f"v{number}") for number in range(8 * SLICE_WRITES_MIN)]
+    scene.store.fact()
+    sizes, before = [], 0
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+        served = sum(bool(member.got) for member in members)
+        if served > before:
+            sizes.append(served - before)
+        before = served
+
+    assert sizes == [SLICE_WRITES_MIN * times for times in (1, 2, 4, 1)]
 
 
 async def test_fact_that_comes_during_a_sliced_flush_follows_it(scene: Scene) -> None:
@@ -924,7 +949,7 @@ async def test_removed_viewer_is_closed_after_the_fact_was_sent(scene: Scene, ho
 
 async def test_closed_room_closes_everybody_after_the_fact_was_sent(scene: Scene) -> None:
     room = await scene.room()
-    members = [scene.member(room, f"v{number}") for number in range(SLICE_WRITES + 100)]
+    members = [scene.member(room, f"v{number}") for number in range(SLICE_WRITES_MIN + 100)]
     slow = scene.member(room, "slow")
     room.audience.writable(slow, False)
 
