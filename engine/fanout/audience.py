@@ -2,8 +2,8 @@
 Who is sent a room's events, and how.
 
 Decides for every connection of a room on this worker whether it gets everything or, while it is slow, facts only; and
-writes one frame per codec to all of them, a slice per turn of the loop, so that commands are never stuck behind a whole
-room. Does not decide what is sent (`room.py`) or how long a slice is (`slicing.py`).
+writes the same few frames (`frames.py`) to all of them, a slice per turn of the loop, so that commands are never stuck
+behind a whole room. Does not decide what is sent (`room.py`) or how long a slice is (`slicing.py`).
 
 Bounds: personal messages held for a connection that is still joining 32; slow viewers as in `write_queue.py`.
 
@@ -15,9 +15,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Protocol
 
+from engine.fanout.frames import Form, Frames
 from engine.fanout.slicing import Slicer
 from engine.fanout.write_queue import UNSENT_BYTES_SLOW, SlowViewer, Verdict
-from protocol.codec import transcode
+from protocol.codec import CODECS
 from protocol.codes import CloseCode
 
 EARLY_PERSONAL_MAX: Final = 32
@@ -31,8 +32,8 @@ class Member(Protocol):
 
     viewer: str
     connection: int
-    #: "json" or "msgpack".
-    codec_name: str
+    #: How it is written to.
+    form: Form
 
     @property
     def write(self) -> Write:
@@ -66,7 +67,9 @@ class Audience:
     def __init__(self, loop: asyncio.AbstractEventLoop, build_frame: Callable[..., bytes]) -> None:
         self._loop = loop
         self._build_frame = build_frame
-        self._members: dict[str, dict[Member, Write]] = {"json": {}, "msgpack": {}}
+        self._members: dict[Form, dict[Member, Write]] = {
+            Form(codec_name, deflated): {} for codec_name in CODECS for deflated in (False, True)
+        }
         self._slow: dict[Member, SlowViewer] = {}
         self._slicer = Slicer()
         #: Every connection of a viewer, also while it is joining.
@@ -87,13 +90,13 @@ class Audience:
             # The reply alone was too much; the transport has said so before the member was here to be told.
             self._slow[member] = SlowViewer(since_s=self._loop.time())
         else:
-            self._members[member.codec_name][member] = member.write
+            self._members[member.form][member] = member.write
         for payload in self._early_personal.pop(member, ()):
             member.send(b"[" + payload + b"]")
 
     def detach(self, member: Member) -> None:
         """Forget a connection."""
-        self._members[member.codec_name].pop(member, None)
+        self._members[member.form].pop(member, None)
         self._slow.pop(member, None)
         self._early_personal.pop(member, None)
         others = self.by_viewer.get(member.viewer)
@@ -107,12 +110,12 @@ class Audience:
     def writable(self, member: Member, writable: bool) -> None:
         """A member's unsent bytes crossed the mark: it gets facts only until they are gone."""
         if not writable:
-            if self._members[member.codec_name].pop(member, None) is not None:
+            if self._members[member.form].pop(member, None) is not None:
                 self._slow[member] = SlowViewer(since_s=self._loop.time())
             return
         slow = self._slow.pop(member, None)
         if slow is not None:
-            self._members[member.codec_name][member] = member.write
+            self._members[member.form][member] = member.write
             if slow.dropped:
                 member.send(_thinned(slow.dropped))
 
@@ -129,7 +132,7 @@ class Audience:
     def tell(self, viewer: str, payload: bytes) -> None:
         """Send a personal message to a viewer's connections; those that are joining get it after their reply."""
         for member in self.by_viewer.get(viewer, ()):
-            if member in self._slow or member in self._members[member.codec_name]:
+            if member in self._slow or member in self._members[member.form]:
                 member.send(b"[" + payload + b"]")
                 continue
             held = self._early_personal.setdefault(member, [])
@@ -147,21 +150,16 @@ class Audience:
             chat: Chat events that slow viewers miss.
             sent: Called with the number of viewers when the last byte was handed to the kernel.
         """
-        payload = b"[" + b",".join(parts) + b"]"
+        frames = Frames(b"[" + b",".join(parts) + b"]", self._build_frame)
         writes: list[tuple[bytes, list[Write]]] = []
         viewers = 0
-        for codec_name, members in self._members.items():
+        for form, members in self._members.items():
             if members:
-                writes.append((self._frame(codec_name, payload), list(members.values())))
+                writes.append((frames.of(form), list(members.values())))
                 viewers += len(members)
         if self._slow:
             self._send_to_slow(facts, chat)
         self._write_slice(writes, self._slicer.first(), lambda: sent(viewers))
-
-    def _frame(self, codec_name: str, payload: bytes) -> bytes:
-        if codec_name == "json":
-            return self._build_frame(payload, text=True)
-        return self._build_frame(transcode(payload), text=False)
 
     def _write_slice(
         self, writes: list[tuple[bytes, list[Write]]], budget: int, done: Callable[[], None]
@@ -189,18 +187,14 @@ class Audience:
 
     def _send_to_slow(self, facts: list[bytes], chat: int) -> None:
         """Send facts only to those who do not keep up, and cut off those who fall too far behind."""
-        frames: dict[str, bytes] = {}
+        frames = Frames(b"[" + b",".join(facts) + b"]", self._build_frame)
         now = self._loop.time()
         for member, slow in list(self._slow.items()):
             slow.dropped += chat
             if slow.judge(member.unsent_bytes(), now) is Verdict.CLOSE:
                 member.close(CloseCode.TOO_SLOW, "too slow")
             elif facts:
-                frame = frames.get(member.codec_name)
-                if frame is None:
-                    frame = self._frame(member.codec_name, b"[" + b",".join(facts) + b"]")
-                    frames[member.codec_name] = frame
-                member.write(frame)
+                member.write(frames.of(member.form))
 
     def sweep(self, now: float) -> None:
         """Cut off viewers that have been slow for too long, also while the room is silent."""

@@ -2,7 +2,7 @@
 When a room speaks next.
 
 Decides the moment of the next flush: an idle room at once, a busy one after a pause that grows with what the last flush
-cost. At least twice that cost, so that a huge room spends at most a third of the loop on fan-out; and up to six times
+cost. At least half as much again, so that a huge room spends at most two fifths of the loop on fan-out; up to six times
 while the pause stays below 100 ms, since a pause nobody notices makes fewer and fuller frames. Facts do not wait for
 it; gauges alone, which the next ones replace, wait longest. Pure: the caller passes the time.
 
@@ -14,7 +14,7 @@ from typing import Final
 PAUSE_S_MIN: Final = 0.020
 PAUSE_S_MAX: Final = 0.500
 #: The least pause, in costs of the last flush.
-PAUSE_PER_COST: Final = 2.0
+PAUSE_PER_COST: Final = 1.5
 #: The pause a room takes while it is shorter than `EASY_PAUSE_S_MAX` (in costs; seconds).
 EASY_PAUSE_PER_COST: Final = 6.0
 EASY_PAUSE_S_MAX: Final = 0.100

@@ -26,6 +26,7 @@ from engine.errors import (
     TokenExpired,
     rejected,
 )
+from engine.fanout.frames import DEFLATE_WINDOW_BITS, Form
 from engine.fanout.room import Room
 from engine.gateway.dispatch import Dispatcher
 from engine.gateway.parts import Parts
@@ -51,6 +52,8 @@ _LEAVE_AGAIN_S: Final = 1.0
 _TOO_FAST_MAX: Final = 1_000
 _UNKNOWN_ENTRY: Final = "unknown"
 _REJOIN_AGAIN_S: Final = 1.0
+#: Shared by all connections, by codec and by whether the peer reads what `deflate` writes.
+_FORMS: Final = {(name, deflated): Form(name, deflated) for name in CODECS for deflated in (False, True)}
 
 
 def encode_error(command_id: int, error: LiveroomError) -> bytes:
@@ -90,8 +93,8 @@ class Session:
         "_too_fast",
         "_transport",
         "claims",
-        "codec_name",
         "connection",
+        "form",
         "last_like_batch",
         "opened_at",
         "room",
@@ -121,7 +124,7 @@ class Session:
         self._behind_join: list[Request] = []
         self._out: list[bytes] | None = None
         self._buckets = Bucket(parts.limits.commands_per_s, parts.limits.commands_burst)
-        self.codec_name: str = transport.codec_name
+        self.form = _FORMS[transport.codec_name, transport.deflate_window_bits >= DEFLATE_WINDOW_BITS]
         self.connection = connection
         self.viewer = ""
         self.claims: Claims | None = None
@@ -139,7 +142,7 @@ class Session:
 
     def send(self, payload: bytes) -> None:
         """Send an array of messages given as JSON, in this connection's codec."""
-        self._transport.send(payload if self.codec_name == "json" else transcode(payload))
+        self._transport.send(payload if self.form.codec_name == "json" else transcode(payload))
 
     def unsent_bytes(self) -> int:
         """Return how much the peer has not taken yet."""

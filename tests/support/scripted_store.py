@@ -12,11 +12,13 @@ from typing import Any
 import orjson
 
 from engine.errors import StoreUnavailable
+from engine.fanout.frames import Form
 from engine.rooms.recovery import RoomRead
 from engine.store.keys import RoomKey, RoomKeys
 from protocol.view import Map, apply_event
 
 ROOM = RoomKey("demo", "tea")
+PLAIN = Form("json", deflated=False)
 
 
 class ScriptedBus:
@@ -222,10 +224,10 @@ class RecordingMetrics:
 class ScriptedMember:
     """A connection that keeps what it is sent. `journal`, if given, sees the order across several of them."""
 
-    def __init__(self, viewer: str, connection: int = 0, codec_name: str = "json") -> None:
+    def __init__(self, viewer: str, connection: int = 0, form: Form = PLAIN) -> None:
         self.viewer = viewer
         self.connection = connection
-        self.codec_name = codec_name
+        self.form = form
         #: Payloads of the frames written and the messages sent, in order; `("close", code)` at the end.
         self.got: list[Any] = []
         self.unsent = 0

@@ -6,6 +6,7 @@ what must wait is seen not to have happened by then.
 """
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from engine.fanout import audience as audience_module
 from engine.fanout import hub as hub_module
 from engine.fanout.audience import EARLY_PERSONAL_MAX
 from engine.fanout.cadence import Cadence
+from engine.fanout.frames import DEFLATE_BYTES_MIN, DEFLATE_WINDOW_BITS, Form
 from engine.fanout.hub import Hub
 from engine.fanout.room import AHEAD_MAX, PENDING_CHAT_MAX, Room
 from engine.fanout.slicing import SLICE_WRITES_MIN
@@ -50,6 +52,11 @@ async def until(what: Callable[[], bool], seconds: float = 30.0) -> None:
         await asyncio.sleep(0.001)
 
 
+def inflated(frame: bytes) -> bytes:
+    """Return what a peer with the smallest window that is served reads."""
+    return zlib.decompress(frame + b"\x00\x00\xff\xff\x01\x00\x00\xff\xff", wbits=-DEFLATE_WINDOW_BITS)
+
+
 class Scene:
     """A hub, and everything around it."""
 
@@ -62,7 +69,7 @@ class Scene:
             clock=StoreClock(),
             worker="w1",
             # Frames are not this test's subject: they are their payload.
-            build_frame=lambda payload, *, text: payload,
+            build_frame=lambda payload, *, text, compressed=False: payload,
             metrics=self.metrics,
             chat_per_s_max=chat_per_s_max,
         )
@@ -82,16 +89,20 @@ class Scene:
         assert isinstance(answers[0], Room)
         return answers[0]
 
-    def expect(self, room: Room, viewer: str = "anna", codec_name: str = "json") -> ScriptedMember:
+    def expect(
+        self, room: Room, viewer: str = "anna", codec_name: str = "json", *, deflated: bool = False
+    ) -> ScriptedMember:
         """A connection on its way in."""
-        member = ScriptedMember(viewer, len(self.hub._connections) + 1, codec_name)
+        member = ScriptedMember(viewer, len(self.hub._connections) + 1, Form(codec_name, deflated))
         room.audience.expect(member)
         self.hub.register(member)
         return member
 
-    def member(self, room: Room, viewer: str = "anna", codec_name: str = "json") -> ScriptedMember:
+    def member(
+        self, room: Room, viewer: str = "anna", codec_name: str = "json", *, deflated: bool = False
+    ) -> ScriptedMember:
         """A connection that is in."""
-        member = self.expect(room, viewer, codec_name)
+        member = self.expect(room, viewer, codec_name, deflated=deflated)
         room.audience.attach(member)
         return member
 
@@ -326,6 +337,26 @@ async def test_both_codecs_are_sent_the_same(scene: Scene) -> None:
     assert len(json.got) == len(msgpack.got) == 1
     assert MSGPACK.decode(msgpack.got[0]) == orjson.loads(json.got[0])
     assert scene.metrics.flushes == [(4, 2)]
+
+
+async def test_those_who_read_deflated_frames_share_one_and_the_others_get_it_plain(scene: Scene) -> None:
+    room = await scene.room()
+    plain = scene.member(room, "plain")
+    packed = [scene.member(room, f"v{number}", deflated=True) for number in range(3)]
+    other_codec = scene.member(room, "m", "msgpack", deflated=True)
+    slow = scene.member(room, "slow", deflated=True)
+    room.audience.writable(slow, False)
+
+    fact = scene.store.fact("notice", text="好茶" * DEFLATE_BYTES_MIN)
+    await turns()
+
+    assert plain.got == [b"[" + fact + b"]"]
+    [frame] = packed[0].got
+    assert all(each.got[0] is frame for each in packed)
+    assert inflated(frame) == plain.got[0]
+    assert inflated(slow.got[0]) == plain.got[0]
+    assert MSGPACK.decode(inflated(other_codec.got[0])) == orjson.loads(plain.got[0])
+    assert len(frame) < len(plain.got[0]) / 4
 
 
 async def test_big_room_is_sent_to_in_slices_and_one_who_joins_in_between_gets_no_frame_twice(
