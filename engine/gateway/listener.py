@@ -9,7 +9,8 @@ Does not know rooms or tokens (`open_session` makes a session, the session does 
 after HTTP connections once handed over: their limits and their end belong to the owner of `http_server`.
 Nothing here logs a request's path, because people put secrets into query strings.
 
-Bounds: an arriving socket has 16 KiB of headers and 10 s, then it is refused with 431 or 408.
+Bounds: an arriving socket has 16 KiB of headers and 10 s, then it is refused with 431 or 408; the kernel holds at most
+64 KiB of a connection's unsent bytes.
 
 Source: RFC 6455 §4.2; docs/protocol.md, "Connection".
 """
@@ -46,6 +47,9 @@ _CODECS: Final[dict[str | None, CodecName]] = {
     SUBPROTOCOLS["json"]: "json",
     SUBPROTOCOLS["msgpack"]: "msgpack",
 }
+
+#: Unsent bytes the kernel takes from us for one connection before we are told to wait.
+KERNEL_UNSENT_BYTES_MAX: Final = 64 * 1024
 
 # No context is kept between messages in either direction: two contexts would cost a viewer 64 KiB and more.
 _DEFLATE: Final = ServerPerMessageDeflateFactory(
@@ -146,6 +150,8 @@ class Listener:
                 self._arrive, host, port, backlog=backlog, reuse_port=reuse_port or None
             )
         self._server = server
+        for listening in server.sockets:
+            _hold_back(listening.fileno())
         self._schedule_sweep(loop)
         address = server.sockets[0].getsockname()
         return str(address[0]), int(address[1])
@@ -380,6 +386,19 @@ class _Arrival(asyncio.Protocol):
         """Drop the TCP connection now."""
         if self._tcp is not None:
             self._tcp.abort()
+
+
+def _hold_back(fileno: int) -> None:
+    """
+    Have the kernel hold at most `KERNEL_UNSENT_BYTES_MAX` unsent bytes for each connection accepted from here on.
+
+    Its send buffer grows to megabytes otherwise, out of our sight, for every viewer that does not read. What is on its
+    way to a viewer that does read is not limited by this.
+    """
+    with socket.socket(fileno=os.dup(fileno)) as listening:
+        if listening.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Accepted sockets inherit it.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES_MAX)
 
 
 def _parse_request(head: bytes) -> Request:

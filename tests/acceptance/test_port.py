@@ -486,3 +486,25 @@ def test_two_listeners_can_share_a_port(run: Run) -> None:
         await second.stop()
 
     run(scenario)
+
+
+def test_kernel_takes_little_for_a_client_that_does_not_read(run: Run) -> None:
+    """Otherwise its send buffer grows to megabytes before a slow viewer is noticed."""
+
+    async def scenario() -> None:
+        async with open_port() as port:
+            slow = socket.socket()
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(slow, port.address)
+            async with port.connect(sock=slow, max_queue=1, ping_interval=None):
+                session = await port.opened.get()
+                written = 0
+                while not session.transport.unsent_bytes():
+                    session.transport.write(build_frame(b"x" * 1_000, text=False))
+                    written += 1_000
+                    assert written < 1024 * 1024, "the kernel takes it all"
+                    await asyncio.sleep(0)
+                session.transport.abort()
+
+    run(scenario)
