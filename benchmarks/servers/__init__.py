@@ -1,0 +1,1 @@
+"""Servers that are measured beside the engine, each a program of its own that prints the port it listens on."""
