@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
-.PHONY: run test check format bench docs constraints soak clean
+.PHONY: run test check format bench docs constraints soak chaos clean
 
 run: $(STAMP)            ## a live demo room; prints the URLs of its pages
 	$(BIN)/liveroom demo
@@ -33,12 +33,15 @@ bench: $(STAMP)          ## the benchmarks; see benchmarks/README.md
 soak: $(STAMP)           ## minutes-long tests that `make test` leaves out
 	$(BIN)/python -m pytest -m soak -o addopts= -o timeout=1800 $(PYTEST_ARGS)
 
+chaos: $(STAMP)          ## every fault against a running sale; SEED=n plays another one, ONLY=name one alone
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(foreach fault,$(ONLY),--only $(fault)) $(CHAOS_ARGS)
+
 constraints: $(STAMP)
 	(sed -n 1p constraints.txt; $(BIN)/pip freeze --exclude-editable | grep -viE '^(liveroom|pip|setuptools)\b') > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis liveroom-data loadtest-out
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis liveroom-data loadtest-out chaos-out
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,87 @@
+"""
+`python -m tests.chaos`: arguments, order, exit code.
+
+Decides which faults are played: all, or those named. Exit codes as of the load test: 0 all survived, 1 usage, 2 a
+promise was broken.
+"""
+
+import argparse
+import asyncio
+import resource
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from rich.console import Console
+
+from tests.chaos import seclusion, table, trial
+from tests.chaos.faults import catalogue
+from tests.chaos.trial import Fault, Result
+
+#: Thousands of connections are thousands of open files.
+FILES_MIN = 16_384
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="decides every plan and moment")
+    parser.add_argument("--only", action="append", default=[], metavar="FAULT", help="may be repeated")
+    parser.add_argument("--viewers", type=int, help="how many come, instead of each fault's own number")
+    parser.add_argument("--out", type=Path, help="folder of the results; default below chaos-out")
+    parser.add_argument("--list", action="store_true", help="show the faults and end")
+    return parser.parse_args()
+
+
+async def _play(
+    faults: list[Fault], arguments: argparse.Namespace, out: Path, console: Console
+) -> list[Result]:
+    results: list[Result] = []
+    for fault in faults:
+        console.print(f"{datetime.now().astimezone():%H:%M:%S} {fault.name}: {fault.what}", markup=False)
+        result = await trial.play(fault, arguments.seed, arguments.viewers, out / fault.name)
+        results.append(result)
+        healthy = "never healthy" if result.healthy_s is None else f"healthy after {result.healthy_s:.1f} s"
+        verdict = "survived" if result.passed else "FAILED: " + "; ".join(result.wrongs[:3])
+        console.print(f"         {verdict}; {healthy}; took {result.took_s:.0f} s", markup=False)
+        # Whatever happens next, what is known is on the disk.
+        table.write(results, out)
+    return results
+
+
+def main() -> int:
+    """Play, show, write down. Returns the exit code."""
+    arguments = _arguments()
+    console = Console()
+    refused = None if arguments.list else seclusion.enter()
+    faults = catalogue(secluded=refused is None)
+    if arguments.list:
+        for fault in faults:
+            console.print(f"{fault.name:24} {fault.what}", markup=False, soft_wrap=True)
+        return 0
+    unknown = set(arguments.only) - {fault.name for fault in faults}
+    if unknown:
+        console.print(f"no such fault: {', '.join(sorted(unknown))}; --list shows them", markup=False)
+        return 1
+    if refused is not None:
+        console.print(f"no namespaces of our own ({refused}); some faults are played in another way")
+    if arguments.only:
+        faults = [fault for fault in faults if fault.name in arguments.only]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < FILES_MIN:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES_MIN, hard), hard))
+    out = (
+        arguments.out
+        or Path("chaos-out") / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-seed-{arguments.seed}"
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "stores.log").open("w") as log:
+        structlog.configure(logger_factory=structlog.WriteLoggerFactory(file=log))
+        results = asyncio.run(_play(faults, arguments, out, console))
+    table.show(console, results)
+    console.print(f"written to {out}", markup=False)
+    return 0 if all(result.passed for result in results) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
