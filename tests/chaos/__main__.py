@@ -21,6 +21,8 @@ from tests.chaos.trial import Fault, Result
 
 #: Thousands of connections are thousands of open files.
 FILES_MIN = 16_384
+#: Width of the table where there is no terminal.
+LOG_COLUMNS = 150
 
 
 def _arguments() -> argparse.Namespace:
@@ -53,6 +55,8 @@ def main() -> int:
     """Play, show, write down. Returns the exit code."""
     arguments = _arguments()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_COLUMNS)
     refused = None if arguments.list else seclusion.enter()
     faults = catalogue(secluded=refused is None)
     if arguments.list:

@@ -234,12 +234,21 @@ class Doubles:
             other = outcomes.get(number)
             if other is None or other.code != "ok" or not isinstance(told, dict):
                 continue
-            # What was won, and what it is called; how much was left is the same answer too.
-            mine = told.get("comment", told)
-            theirs = other.value if other.command == "comment.send" else other.said
+            mine, theirs = (
+                _answer(told),
+                other.value if other.command == "comment.send" else _answer(other.said),
+            )
             if mine != theirs:
                 wrongs.append(f"step {number} was answered {theirs} on one connection and {mine} on another")
         return wrongs
+
+
+def _answer(said: Map) -> object:
+    """Return what must be the same however often it is asked."""
+    if "comment" in said:
+        return said["comment"]
+    # Whose key won is told what was left when it did; whose did not, what is left now and how the order stands.
+    return (said["order"] if "order" in said else said) if said.get("again") else said
 
 
 class Shufflers:
@@ -324,9 +333,7 @@ class SlowReaders:
                 await client.ask("ping")
             except Closed:
                 self.cut_off += 1
-                before = client.machine.resume()
-                resume = {"epoch": before.epoch, "seq": before.seq} if before is not None else None
-                seen = await self._room.join(viewer, number, resume=resume)
+                seen = await self._room.join(viewer, number, resume=client.machine.resume())
             found = seqs(client) + (seqs(seen) if seen is not client else [])
             joined = client.joined["seq"]
             covered = seen is not client and not seen.joined["resumed"]

@@ -25,9 +25,9 @@ from tests.chaos.customers import Doubles, Shufflers, SlowReaders
 from tests.chaos.script import Shape
 from tests.chaos.site import Layout
 from tests.chaos.trial import Fault, Trial, until
-from tests.chaos.wire import Point
 from tests.support.client import Client, Closed, Merchant, Refused
 from tests.support.service import DEMO_KEY
+from tests.support.store_wire import Point
 
 #: The crowd that a kill -9 is shown with.
 MANY: Final = 2_000

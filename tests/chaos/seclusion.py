@@ -68,6 +68,11 @@ def unmount(folder: Path) -> None:
         _run("umount", "--lazy", str(folder))
 
 
+def _hardware_address(link: str) -> str:
+    words = link.split()
+    return words[words.index("link/ether") + 1]
+
+
 class Cable:
     """A pair of interfaces between our network and that of one process."""
 
@@ -82,9 +87,8 @@ class Cable:
         self._there("ip", "addr", "add", f"{THERE}/30", "dev", self._far)
         self._there("ip", "link", "set", self._far, "up")
         # Addresses are fixed from the start, so that cutting and mending are one step each and never a question.
-        self._near_mac = _run("cat", f"/sys/class/net/{self._near}/address").strip()
-        link = self._there("ip", "-o", "link", "show", self._far).split()
-        self._far_mac = link[link.index("link/ether") + 1]
+        self._near_mac = _hardware_address(_run("ip", "-o", "link", "show", self._near))
+        self._far_mac = _hardware_address(self._there("ip", "-o", "link", "show", self._far))
         self.mend()
 
     def _there(self, *words: str) -> str:

@@ -3,8 +3,8 @@ What is attacked: nodes of the service and their store, as processes.
 
 Decides how they are started, kept and ended. A node is a `liveroom serve` that is started again when it dies, as an
 init system would. The store is private to a node; or watched, which is a private one kept by this process behind a
-wire (`wire.py`); or far, which is one across a network of its own (`seclusion.py`). Processes are known by their ids,
-and only those started here are signalled. Does not decide what is done to them (`faults.py`).
+wire (`tests/support/store_wire.py`); or far, which is one across a network of its own (`seclusion.py`). Processes are
+known by their ids, and only those started here are signalled. Does not decide what is done to them (`faults.py`).
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from redis.exceptions import RedisError
 from engine.store.embedded import EmbeddedStore, find_binary, find_servers
 from loadtest.tokens import SigningKey
 from tests.chaos import seclusion
-from tests.chaos.wire import Wire
 from tests.support.processes import is_gone
+from tests.support.store_wire import Wire
 
 _ANNOUNCED: Final = re.compile(r"liveroom listening on (http://\S+) internal (http://\S+)")
 START_TIMEOUT_S: Final = 30.0

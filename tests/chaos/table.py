@@ -58,16 +58,15 @@ def markdown(results: Sequence[Result]) -> str:
     """Return the table and its notes as Markdown."""
     seed = results[0].seed if results else 0
     lines = [f"# Chaos, seed {seed}", "", f"{machine()}. Times are seconds.", ""]
-    head = [*_HEAD, "moment", "not ready after", "slowest answer", "connections that ended", "notes"]
+    head = [*_HEAD, "moment", "not ready after", "slowest answer", "connections that ended", "load", "notes"]
     lines.append("| " + " | ".join(head) + " |")
     lines.append("| " + " | ".join("---" for _ in head) + " |")
     for result in results:
         ended = ", ".join(f"{count} {name}" for name, count in result.dropped.items())
         unready = "" if result.unready_after_s is None else f"{result.unready_after_s:.1f} s"
         notes = "; ".join(note for note in result.notes if "\n" not in note)
-        cells = [
-            *row(result), f"{result.moment_s:.2f} s", unready, f"{result.slowest_answer_s:.2f} s", ended, notes,
-        ]  # fmt: skip
+        cells = [*row(result), f"{result.moment_s:.2f} s", unready, f"{result.slowest_answer_s:.2f} s"]
+        cells += [ended, f"{result.load:.1f}", notes]
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     for result in results:
         if not result.passed:

@@ -60,7 +60,11 @@ class Wire:
         self.speak()
 
     def strike(self, point: Point, number: int, blow: Callable[[int], None]) -> None:
-        """Do `blow` when the `number`-th claim from now is at `point`; it is given the engine's process id."""
+        """
+        Do `blow` when the `number`-th call with claims from now is at `point`; it is given the engine's process id.
+
+        Claims that are asked for at the same time may share a call.
+        """
         self.struck.clear()
         self._point, self._left, self._blow = point, number, blow
 
