@@ -248,7 +248,7 @@ def _answer(said: Map) -> object:
     if "comment" in said:
         return said["comment"]
     # Whose key won is told what was left when it did; whose did not, what is left now and how the order stands.
-    return (said["order"] if "order" in said else said) if said.get("again") else said
+    return said.get("order", said) if said.get("again") else said
 
 
 class Shufflers:

@@ -9,6 +9,7 @@ history that the oracle judges.
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -142,6 +143,11 @@ class Probe:
             moments.append(next(good, None))
         known = [moment for moment in moments if moment is not None]
         return max(known) - since_s if len(known) == len(moments) else None
+
+    def troubles(self, since_s: float) -> dict[str, int]:
+        """Return what was seen since then that was not well, and how often."""
+        looks = [*self.readiness, *self.facts]
+        return dict(Counter(look.said for look in looks if not look.well and look.done_s > since_s))
 
     def unready_after_s(self, since_s: float) -> float | None:
         """Return how long after `since_s` it was first seen not ready (seconds), None if it never was."""

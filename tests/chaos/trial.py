@@ -139,6 +139,8 @@ class Result(msgspec.Struct, kw_only=True):
     cancelled: int = 0
     unready_after_s: float | None = None
     slowest_answer_s: float = 0.0
+    #: What the probe saw since the blow that was not well, and how often.
+    troubles: dict[str, int] = {}
     #: Whether everything below was judged and found right.
     invariants: str = ""
     wrongs: list[str] = []
@@ -338,6 +340,7 @@ def _describe(
     result.fault_s = round(trial.relief_s - trial.blow_s, 2)
     result.unready_after_s = probe.unready_after_s(trial.blow_s)
     result.slowest_answer_s = round(probe.slowest_answer_s(trial.blow_s), 3)
+    result.troubles = probe.troubles(trial.blow_s)
     result.payments = len(shop.payments)
     result.cancelled = sum(told == "cancelled" for told in cancellers.told.values())
     result.dropped = {

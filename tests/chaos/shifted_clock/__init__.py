@@ -1,0 +1,1 @@
+"""On the path of a node whose clock is to be wrong; see `sitecustomize.py`."""
