@@ -25,6 +25,7 @@ format: $(STAMP)
 docs: $(STAMP)           ## regenerate the schemas under docs/ from the code
 	$(BIN)/python -m protocol.schema docs
 	$(BIN)/python -m engine.http.openapi docs
+	$(BIN)/python -m loadtest.template docs
 
 bench: $(STAMP)          ## the benchmarks; see benchmarks/README.md
 	@$(if $(BENCHES),,echo "no benchmarks yet; see benchmarks/README.md")

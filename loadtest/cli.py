@@ -8,21 +8,24 @@ missed, 4 generator saturated. The only `sys.exit` of this package.
 import asyncio
 import secrets
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, cast, get_args
+from typing import Annotated, Any, Final, NamedTuple, cast, get_args
 
 import typer
 from rich.console import Console
 
-from loadtest import report
+from loadtest import find_limit, plan_file, report
 from loadtest import scenario as scenarios
 from loadtest.api import ApiError, http_url
+from loadtest.plan import Plan
+from loadtest.planners import make
 from loadtest.report import Exit, Result
-from loadtest.run import Settings, Strike, default_out, run
-from loadtest.scenario import Scenario, ScenarioError
-from loadtest.spawn import SpawnError, Victim, dev_server
+from loadtest.run import Settings, Strike, default_out, play
+from loadtest.scenario import ScenarioError
+from loadtest.spawn import DevServer, SpawnError, Victim, dev_server
 from loadtest.swarm import GeneratorDied
 from loadtest.tokens import SigningKey, TokenError
 from protocol.codec import CODECS
@@ -33,6 +36,11 @@ DEV_SIGNING_KEY: Final = Path("liveroom-data/dev-key.json")
 PROCESSES_MAX: Final = 64
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+app.command("plan")(plan_file.plan)
+app.command("new")(plan_file.new)
+app.command("find-limit")(find_limit.command)
 
 
 @app.callback()
@@ -50,7 +58,12 @@ def _scenarios() -> None:
 
 @app.command("run")
 def _run(
-    scenario: Annotated[str, typer.Argument(help="Name of a scenario, or a .toml file.")],
+    scenario: Annotated[
+        str | None, typer.Argument(help="Name of a scenario, or a .toml file; none with --plan.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="Play this plan, as `plan` wrote it, instead of a scenario.")
+    ] = None,
     target: Annotated[
         str, typer.Option(envvar="LIVEROOM_TARGET", help="Where the server listens.")
     ] = "ws://127.0.0.1:8080",
@@ -106,8 +119,18 @@ def _run(
             "--kill-at", min=0, help="Seconds after the start. Default: just after the sale starts."
         ),
     ] = None,
+    freeze: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, max=600, help="With --spawn: the server stands still for so many seconds, once."
+        ),
+    ] = None,
+    freeze_at: Annotated[
+        float | None,
+        typer.Option("--freeze-at", min=0, help="Seconds after the start. Default: a third into the run."),
+    ] = None,
 ) -> int:
-    """Play SCENARIO against a server and judge what it did."""
+    """Play SCENARIO, or a plan made from one, against a server and judge what it did."""
     overrides: dict[str, Any] = {
         "viewers.count": viewers,
         "seconds": seconds,
@@ -125,14 +148,14 @@ def _run(
         "redpacket.expire_one": expire_one,
     }
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    overrides |= dict(scenarios.parse_override(text) for text in override or [])
-    for text in threshold or []:
-        metric, _, rule = text.strip().partition(" ")
-        overrides[f"thresholds.{metric}"] = rule
-    chosen = scenarios.load(scenario, overrides)
-    for section in {name.partition(".")[0] for name in overrides} & {"seckill", "redpacket"}:
-        if chosen.plays != section:
-            raise ScenarioError(f"{section}: the scenario {chosen.name} has none")
+    overrides |= plan_file.overrides_of(override, threshold)
+    made = _chosen(scenario, plan, overrides, seed)
+    if kill is not None and freeze is not None:
+        raise ScenarioError("--kill and --freeze: one blow per run")
+    if (freeze is not None and not spawn) or (freeze_at is not None and freeze is None):
+        raise ScenarioError(
+            "--freeze takes --spawn, and --freeze-at takes --freeze: only our own server is stopped"
+        )
     if kill is not None and kill not in get_args(Victim):
         raise ScenarioError(f"--kill: {kill!r} is not one of {', '.join(get_args(Victim))}")
     if (kill is not None and not spawn) or (kill_at is not None and kill is None):
@@ -148,11 +171,11 @@ def _run(
     if signing_key is None and not spawn and DEV_SIGNING_KEY.exists():
         signing_key = DEV_SIGNING_KEY
     key = SigningKey.read(signing_key, tenant) if signing_key is not None else None
-    folder = out if out is not None else default_out(datetime.now(UTC), chosen.name)
+    folder = out if out is not None else default_out(datetime.now(UTC), made.scenario.name)
     settings = Settings(
         target=target,
         merchant_key=merchant_key,
-        seed=secrets.randbelow(1_000_000) if seed is None else seed,
+        seed=made.seed,
         codec=codec,
         processes=processes,
         signing_key=key,
@@ -160,24 +183,58 @@ def _run(
         command=_shown(sys.argv),
     )
     console = Console()
+    blow: Blow | None = None
+    if kill is not None:
+        victim = cast(Victim, kill)
+        blow = Blow(lambda server: server.kill(victim), kill_at)
+    elif freeze is not None:
+        standing_s, third_s = freeze, made.end_us / 3e6
+        blow = Blow(lambda server: server.freeze(standing_s), third_s if freeze_at is None else freeze_at)
+    if made.moments:
+        console.print(plan_file.described(made), highlight=False, markup=False, soft_wrap=True)
     result = asyncio.run(
-        _against_own_server(chosen, settings, console, kill, kill_at)
-        if spawn
-        else run(chosen, settings, console)
+        _against_own_server(made, settings, console, blow) if spawn else play(made, settings, console)
     )
     console.print(report.text(result), highlight=False, markup=False, soft_wrap=True)
     console.print(f"results    {folder}", highlight=False, markup=False, soft_wrap=True)
     return result.exit_code
 
 
-async def _against_own_server(
-    scenario: Scenario, settings: Settings, console: Console, kill: str | None, kill_at_s: float | None
-) -> Result:
+class Blow(NamedTuple):
+    """What is done to a server of our own, and when; None: just after the plan's peak."""
+
+    to: Callable[[DevServer], Awaitable[str]]
+    at_s: float | None
+
+
+def _chosen(scenario: str | None, plan: Path | None, overrides: dict[str, Any], seed: int | None) -> Plan:
+    """
+    Return the plan to play: from a file, or made from a scenario.
+
+    Raises:
+        ScenarioError: If it is not clear which, or there is none.
+    """
+    if (scenario is None) == (plan is None):
+        raise ScenarioError(
+            "a scenario or --plan: one of them; `liveroom-loadtest scenarios` lists scenarios"
+        )
+    if plan is not None:
+        if overrides or seed is not None:
+            raise ScenarioError("--plan: a plan is made already; change its numbers and seed with `plan`")
+        return plan_file.read(plan)
+    assert scenario is not None
+    chosen = scenarios.load(scenario, overrides)
+    for section in {name.partition(".")[0] for name in overrides} & {"seckill", "redpacket"}:
+        if chosen.plays != section:
+            raise ScenarioError(f"{section}: the scenario {chosen.name} has none")
+    return make(chosen, secrets.randbelow(1_000_000) if seed is None else seed)
+
+
+async def _against_own_server(plan: Plan, settings: Settings, console: Console, blow: Blow | None) -> Result:
     async with dev_server() as server:
         strike = None
-        if kill is not None:
-            victim = cast(Victim, kill)
-            strike = Strike(blow=lambda: server.kill(victim), at_s=kill_at_s)
+        if blow is not None:
+            strike = Strike(blow=lambda: blow.to(server), at_s=blow.at_s)
         key = SigningKey.read(server.signing_key, DEV_TENANT)
         own = replace(
             settings,
@@ -186,7 +243,7 @@ async def _against_own_server(
             signing_key=key,
             strike=strike,
         )
-        result = await run(scenario, own, console)
+        result = await play(plan, own, console)
         if settings.out is not None and (said := server.log()):
             (settings.out / "server.log").write_text(said, encoding="utf-8")
         return result
@@ -212,9 +269,15 @@ def main() -> None:
     complaint = Console(stderr=True)
     try:
         code = app(standalone_mode=False)
-    except (ScenarioError, TokenError, ApiError, GeneratorDied, SpawnError) as error:
+    except (ScenarioError, TokenError, ApiError, SpawnError) as error:
         complaint.print(f"liveroom-loadtest: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(Exit.USAGE)
+    except GeneratorDied as error:
+        # Whatever the server did, nobody watched it to the end.
+        complaint.print(
+            f"liveroom-loadtest: no result: {error}", highlight=False, markup=False, soft_wrap=True
+        )
+        sys.exit(Exit.SATURATED)
     except KeyboardInterrupt:
         complaint.print("liveroom-loadtest: interrupted", highlight=False)
         sys.exit(Exit.USAGE)

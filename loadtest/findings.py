@@ -107,6 +107,23 @@ class Findings:
     board: BoardTally = field(default_factory=BoardTally)
     _by_message: dict[tuple[str, str], Violation] = field(default_factory=dict)
 
+    def absorb(self, other: "Findings") -> None:
+        """Add everything another judge found, of another room."""
+        self.total += other.total
+        for violation in other.violations:
+            if len(self.violations) < VIOLATIONS_MAX:
+                self.violations.append(violation)
+        for count in _COUNTS:
+            setattr(self, count, getattr(self, count) + getattr(other, count))
+        self.sales |= other.sales
+        self.packets |= other.packets
+        board = self.board
+        board.arrivals += other.board.arrivals
+        board.counted += other.board.counted
+        board.inviters += other.board.inviters
+        for reason, count_of in other.board.reasons.items():
+            board.reasons[reason] = board.reasons.get(reason, 0) + count_of
+
     def add(self, invariant: str, message: str, viewer: str = "") -> None:
         """Record one violation; the same one at many viewers is listed once."""
         self.total += 1
@@ -121,3 +138,11 @@ class Findings:
             known.viewers += 1
             if len(known.named) < VIEWERS_NAMED_MAX:
                 known.named.append(viewer)
+
+
+#: Counts of `Findings` that add up over rooms.
+_COUNTS: Final = (
+    *("facts", "facts_delivered", "comments_accepted", "comments_delivered", "comments_thinned"),
+    *("likes_acknowledged", "likes_unknown", "likes_final"),
+    *("viewers_checked", "snapshots_checked", "views_checked"),
+)

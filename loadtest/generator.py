@@ -27,7 +27,8 @@ from websockets.uri import parse_uri
 from loadtest import history, latency
 from loadtest.history import ProcessHistory, Recorder, ThinnedSeen
 from loadtest.plan import FORGED, Actor, Step, fill
-from loadtest.viewer import FORGED_LINK, Desk, SampledViewer, Viewer
+from loadtest.sources import Sources, allow_files
+from loadtest.viewer import FORGED_LINK, Desk, SampledViewer, SlowViewer, Viewer
 from protocol.codec import CODECS
 from protocol.codes import CloseCode
 from protocol.limits import PING_PERIOD_MS
@@ -43,6 +44,13 @@ WAIT_STEP_S: Final = 0.05
 #: After the last fact, comments still missing may have been thinned; they are waited for this long.
 COMMENTS_GRACE_S: Final = 3.0
 PING_PERIOD_S: Final = PING_PERIOD_MS / 1000 * 0.8
+#: How often a process looks whether it stands still.
+BEAT_S: Final = 0.05
+#: Whoever leaves waits for their answers: this long for each look, and so many looks.
+DEPART_STEP_S: Final = 0.25
+DEPART_STEPS_MAX: Final = 40
+#: Receive buffer of a slow reader: small, or the kernel would read for them.
+SLOW_RECEIVE_BYTES: Final = 4096
 
 
 class Share(Struct, kw_only=True):
@@ -50,9 +58,12 @@ class Share(Struct, kw_only=True):
 
     process: int
     run: str
-    room: str
+    #: Ids of the rooms, by their number in the plan.
+    rooms: list[str]
     target: str
     codec: str
+    #: Connections of all processes together, at most.
+    connections: int
     #: Index in the plan → actor, for the actors of this process.
     actors: dict[int, Actor]
     #: Index in the plan → token.
@@ -73,10 +84,10 @@ class Go(Struct):
 
 
 class Drain(Struct):
-    """Wait until everybody holds fact `seq` and comment `comment`, or until the deadline."""
+    """Wait until everybody holds the last fact and comment of their room, or until the deadline."""
 
-    seq: int
-    comment: int
+    #: (seq, comment) by room.
+    places: list[tuple[int, int]]
     deadline_s: float
 
 
@@ -92,6 +103,12 @@ class Drained(Struct):
     """Everybody has everything, or the deadline passed."""
 
     behind: int
+
+
+class Histories(Struct):
+    """Everything this process saw, by room."""
+
+    rooms: list[ProcessHistory]
 
 
 class Failed(Struct):
@@ -125,6 +142,8 @@ class Progress(Struct, kw_only=True):
     outcomes: dict[str, int]
     frames: int
     faults: dict[str, int]
+    #: Longest time since the last progress in which the event loop did not turn, microseconds.
+    stall_us: int = 0
 
 
 class Generator:
@@ -136,25 +155,35 @@ class Generator:
         # in one go however long that takes.
         self._orders = orders
         self._reports = reports
-        self._recorder = Recorder(CODECS[share.codec], share.run)
-        uri = parse_uri(f"{share.target.rstrip('/')}/ws")
-        self._desk = Desk(self._recorder, share.room, uri)
-        self._desk.on_close = self._lost
-        self._ssl = ssl.create_default_context() if uri.secure else None
+        self._uri = parse_uri(f"{share.target.rstrip('/')}/ws")
+        #: One per room: frames of two rooms may be the same bytes and not the same frame.
+        self._desks = [
+            Desk(Recorder(CODECS[share.codec], share.run), room, self._uri) for room in share.rooms
+        ]
+        for desk in self._desks:
+            desk.on_close = self._lost
+        self._ssl = ssl.create_default_context() if self._uri.secure else None
         self._viewers: dict[int, Viewer] = {}
         for index, actor in share.actors.items():
-            kind = SampledViewer if index in share.sampled else Viewer
+            kind: type[Viewer] = SampledViewer if index in share.sampled else Viewer
+            if actor.reads_bytes_s:
+                kind = SlowViewer
             self._viewers[index] = kind(
-                self._desk, index, actor, f"{share.run}-{actor.id}", share.tokens[index]
+                self._desks[actor.room], index, actor, f"{share.run}-{actor.id}", share.tokens[index]
             )
+        self._sources = Sources(self._uri.host, self._uri.port, share.connections)
+        self._started_s = 0.0
+        #: Viewers whose return came before their connection had closed → step and its moment.
+        self._returning: dict[int, tuple[int, int]] = {}
+        self._stall_us = 0
         self._numbers = list(share.steps)
         self._next = 0
         self._late = 0
         self._lag_us = 0
         self._lags: dict[int, int] = {}
-        self._frames_told = 0
+        self._frames_told = [0] * len(self._desks)
         self._cpu = (time.monotonic(), _cpu_s())
-        self._outcomes_told = 0
+        self._outcomes_told = [0] * len(self._desks)
         self._outcome_counts: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._drain: Drain | None = None
@@ -164,6 +193,7 @@ class Generator:
     async def run(self) -> None:
         """Play until told to leave."""
         loop = asyncio.get_running_loop()
+        allow_files()
         # What exists now lives until the end; looking through it for garbage only costs time.
         gc.collect()
         gc.freeze()
@@ -177,16 +207,15 @@ class Generator:
             task.cancel()
         # A parent that has given up does not want to know any more.
         with contextlib.suppress(BrokenPipeError):
-            self._reports.send(self._history())
+            self._reports.send(Histories([self._history(room) for room in range(len(self._desks))]))
 
-    def _history(self) -> ProcessHistory:
-        return ProcessHistory(
-            self._share.process,
-            self._recorder.frames,
-            [viewer.record() for viewer in self._viewers.values()],
-            self._desk.outcomes,
-            self._desk.clock,
-        )
+    def _history(self, room: int) -> ProcessHistory:
+        desk, share = self._desks[room], self._share
+        viewers = [viewer.record() for viewer in self._viewers.values() if viewer.actor.room == room]
+        return ProcessHistory(share.process, desk.recorder.frames, viewers, desk.outcomes, desk.clock, room)
+
+    def _now_us(self) -> int:
+        return int((time.monotonic() - self._started_s) * 1_000_000)
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -203,11 +232,14 @@ class Generator:
             self._left.set()
             return
         if isinstance(message, Go):
-            self._desk.started_s = message.started_s
+            self._started_s = message.started_s
+            for desk in self._desks:
+                desk.started_s = message.started_s
             self._cpu = (time.monotonic(), _cpu_s())
             self._play()
             self._spawn(self._report())
             self._spawn(self._keep_alive())
+            self._spawn(self._beat())
         elif isinstance(message, Drain):
             self._spawn(self._wait_for(message))
         elif isinstance(message, Leave):
@@ -229,7 +261,7 @@ class Generator:
     def _play(self) -> None:
         """Take every step that is due and come back for the next one."""
         numbers, steps = self._numbers, self._share.steps
-        now_us = self._desk.now_us()
+        now_us = self._now_us()
         while self._next < len(numbers):
             number = numbers[self._next]
             step = steps[number]
@@ -238,10 +270,10 @@ class Generator:
                 return
             self._next += 1
             self._take(number, step)
-            now_us = self._desk.now_us()
+            now_us = self._now_us()
 
     def _take(self, number: int, step: Step) -> None:
-        lag_us = self._desk.now_us() - step.at_us
+        lag_us = self._now_us() - step.at_us
         self._lag_us = max(self._lag_us, lag_us)
         lag_ticks = lag_us // history.TICK_US
         self._lags[lag_ticks] = self._lags.get(lag_ticks, 0) + 1
@@ -249,40 +281,86 @@ class Generator:
             self._late += 1
         viewer = self._viewers[step.actor]
         if step.verb == "join":
-            viewer.via = self._link(step)
-            self._open(viewer, number, step.at_us)
+            if "via" in step.command:
+                viewer.via = self._link(step, self._desks[viewer.actor.room])
+            self._return(viewer, number, step.at_us)
         elif step.verb == "cut":
             viewer.cut()
+        elif step.verb == "away":
+            viewer.go_away()
         elif step.verb == "leave":
-            viewer.leave()
+            self._depart(viewer, DEPART_STEPS_MAX)
         else:
-            command = fill(step.command, self._share.run, number, self._desk.at_ms)
+            command = fill(step.command, self._share.run, number, self._desks[viewer.actor.room].at_ms)
             viewer.send(number, command, step.at_us)
 
-    def _link(self, step: Step) -> tuple[str, str] | None:
-        """Return whose link a join comes through, and the token; None if that is not known here or there is none."""
-        via = step.command.get("via")
-        if via is None:
-            return None
-        return ("?", FORGED_LINK) if via == FORGED else self._desk.share_tokens.get(via)
+    def _link(self, step: Step, desk: Desk) -> tuple[str, str] | None:
+        """Return whose link a join comes through, and the token; None if that is not known here."""
+        via = step.command["via"]
+        return ("?", FORGED_LINK) if via == FORGED else desk.share_tokens.get(via)
+
+    def _depart(self, viewer: Viewer, looks_left: int) -> None:
+        """Make a viewer leave as soon as all they asked is answered; after so many looks, anyway."""
+        if self._ending:
+            return
+        if looks_left and (viewer.unanswered() or viewer.opening):
+            asyncio.get_running_loop().call_later(DEPART_STEP_S, self._depart, viewer, looks_left - 1)
+            return
+        viewer.depart()
+
+    async def _beat(self) -> None:
+        """Notice when this process stands still, for whatever reason."""
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(BEAT_S)
+            stood_us = int((time.monotonic() - before_s - BEAT_S) * 1e6)
+            self._stall_us = max(self._stall_us, stood_us)
 
     # --- connections --------------------------------------------------------------------------------------
+
+    def _return(self, viewer: Viewer, step: int, intended_us: int) -> None:
+        """Open a connection for a step of the plan; if the last one is still closing, when it has."""
+        if viewer.transport is not None and viewer.cutting:
+            self._returning[viewer.index] = (step, intended_us)
+        elif viewer.transport is not None or viewer.opening:
+            # They never got away: the last connection was still being opened.
+            viewer.away = False
+        else:
+            self._open(viewer, step, intended_us)
 
     def _open(self, viewer: Viewer, step: int, intended_us: int) -> None:
         viewer.open(step, intended_us)
         self._spawn(self._connect(viewer))
 
     async def _connect(self, viewer: Viewer) -> None:
-        uri = self._desk.uri
         try:
-            await asyncio.get_running_loop().create_connection(
-                lambda: viewer, uri.host, uri.port, ssl=self._ssl
-            )
+            await self._connected(viewer)
         except OSError as error:
-            viewer.refused(f"connect_{type(error).__name__}")
+            if not self._sources.ran_out(error):
+                viewer.refused(f"connect_{type(error).__name__}")
+                return
+            try:
+                await self._connected(viewer)
+            except OSError as again:
+                viewer.refused(f"connect_{type(again).__name__}")
+
+    async def _connected(self, viewer: Viewer) -> None:
+        uri, loop = self._uri, asyncio.get_running_loop()
+        slow = bool(viewer.actor.reads_bytes_s)
+        if self._sources.plain(viewer.index) and not slow:
+            await loop.create_connection(lambda: viewer, uri.host, uri.port, ssl=self._ssl)
+            return
+        sock = await self._sources.connect(viewer.index, SLOW_RECEIVE_BYTES if slow else 0)
+        name = uri.host if self._ssl is not None else None
+        await loop.create_connection(lambda: viewer, sock=sock, ssl=self._ssl, server_hostname=name)
 
     def _lost(self, viewer: Viewer) -> None:
         """Bring a viewer back whose connection ended, unless the server told it to stay away."""
+        if not self._ending and (due := self._returning.pop(viewer.index, None)) is not None:
+            self._open(viewer, *due)
+            return
+        if viewer.away:
+            return
         code = viewer.close_code
         final = 4000 <= code < 4500 or code in (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_TEXT)
         if self._ending or final or viewer.attempts >= RECONNECTS_MAX:
@@ -296,8 +374,10 @@ class Generator:
         asyncio.get_running_loop().call_later(delay_s, self._come_back, viewer)
 
     def _come_back(self, viewer: Viewer) -> None:
-        if not self._ending:
-            self._open(viewer, -1, self._desk.now_us())
+        # Unless they have gone or come back in the meantime.
+        staying = self._ending or viewer.away or viewer.leaving
+        if not staying and not viewer.opening and viewer.transport is None:
+            self._open(viewer, -1, self._now_us())
 
     async def _keep_alive(self) -> None:
         """Ping for everybody once a period, spread over it, as clients that only listen have to."""
@@ -311,36 +391,42 @@ class Generator:
                 viewer = viewers[place % len(viewers)]
                 place += 1
                 if viewer.connected and not viewer.leaving:
-                    viewer.send(-1, {"cmd": "ping"}, self._desk.now_us())
+                    viewer.send(-1, {"cmd": "ping"}, self._now_us())
 
     # --- the end ------------------------------------------------------------------------------------------
 
-    def _behind(self, seq: int, comment: int) -> int:
-        """Return how many connected viewers lack fact `seq` or comment `comment`."""
-        frames = self._recorder.frames
-        return sum(
-            history.last_seq(frames, viewer.frames) < seq
-            or history.last_comment(frames, viewer.frames) < comment
-            for viewer in self._viewers.values()
-            if viewer.connected or viewer.opening
-        )
+    def _behind(self, places: list[tuple[int, int]], *, comments: bool) -> int:
+        """Return how many connected viewers lack the last fact, or, with `comments`, the last comment."""
+        behind = 0
+        for viewer in self._viewers.values():
+            if (viewer.connected or viewer.opening) and not viewer.leaving:
+                frames = self._desks[viewer.actor.room].recorder.frames
+                seq, comment = places[viewer.actor.room]
+                behind += history.last_seq(frames, viewer.frames) < seq or (
+                    comments and history.last_comment(frames, viewer.frames) < comment
+                )
+        return behind
 
     async def _wait_for(self, drain: Drain) -> None:
+        for viewer in self._viewers.values():
+            viewer.hurry()
         deadline_s = time.monotonic() + drain.deadline_s
-        await _until(lambda: not self._behind(drain.seq, 0), deadline_s)
-        if not any(isinstance(mark, ThinnedSeen) for frame in self._recorder.frames for mark in frame.marks):
+        await _until(lambda: not self._behind(drain.places, comments=False), deadline_s)
+        frames = [frame for desk in self._desks for frame in desk.recorder.frames]
+        if not any(isinstance(mark, ThinnedSeen) for frame in frames for mark in frame.marks):
             # Nothing was left out, so the last comment is worth the whole deadline.
             grace_s = deadline_s
         else:
             grace_s = min(deadline_s, time.monotonic() + COMMENTS_GRACE_S)
-        await _until(lambda: not self._behind(drain.seq, drain.comment), grace_s)
-        self._reports.send(Drained(self._behind(drain.seq, drain.comment)))
+        await _until(lambda: not self._behind(drain.places, comments=True), grace_s)
+        self._reports.send(Drained(self._behind(drain.places, comments=True)))
 
     async def _leave(self) -> None:
         self._ending = True
         viewers = list(self._viewers.values())
         for place, viewer in enumerate(viewers):
-            viewer.leave()
+            if not viewer.left:
+                viewer.leave()
             if place % 100 == 99:
                 await asyncio.sleep(0)
         deadline_s = time.monotonic() + LEAVE_TIMEOUT_S
@@ -357,42 +443,61 @@ class Generator:
             self._reports.send(self._progress())
 
     def _progress(self) -> Progress:
-        desk, frames = self._desk, self._recorder.frames
-        settled = desk.now_us() // history.TICK_US - SETTLED_TICKS
-        first = last = self._frames_told
-        while last < len(frames) and min(frames[last].ticks, default=0) < settled:
-            last += 1
-        self._frames_told = last
-        for outcome in desk.outcomes[self._outcomes_told :]:
-            key = f"{outcome.command} {outcome.code}"
-            self._outcome_counts[key] = self._outcome_counts.get(key, 0) + 1
-        self._outcomes_told = len(desk.outcomes)
         then_s, then_cpu_s = self._cpu
         self._cpu = now_s, now_cpu_s = time.monotonic(), _cpu_s()
-        lag_us, lags, claims = self._lag_us, self._lags, desk.claims
-        self._lag_us, self._lags, desk.claims = 0, {}, {}
+        lag_us, lags, stall_us = self._lag_us, self._lags, self._stall_us
+        self._lag_us, self._lags, self._stall_us = 0, {}, 0
         if self._next < len(self._numbers):
             # A step that is overdue right now counts as late already, or a stopped process would look punctual.
-            overdue_us = desk.now_us() - self._share.steps[self._numbers[self._next]].at_us
+            overdue_us = self._now_us() - self._share.steps[self._numbers[self._next]].at_us
             lag_us = max(lag_us, overdue_us)
+        claims: dict[int, int] = {}
+        deliveries: dict[int, int] = {}
+        faults: dict[str, int] = {}
+        for room, desk in enumerate(self._desks):
+            _add(deliveries, self._newly_delivered(room))
+            _add(faults, desk.faults)
+            _add(claims, desk.claims)
+            desk.claims = {}
+            for outcome in desk.outcomes[self._outcomes_told[room] :]:
+                key = f"{outcome.command} {outcome.code}"
+                self._outcome_counts[key] = self._outcome_counts.get(key, 0) + 1
+            self._outcomes_told[room] = len(desk.outcomes)
+        viewers = self._viewers.values()
         return Progress(
-            connected=sum(viewer.transport is not None for viewer in self._viewers.values()),
-            joined=sum(viewer.connected for viewer in self._viewers.values()),
+            connected=sum(viewer.transport is not None for viewer in viewers),
+            joined=sum(viewer.connected for viewer in viewers),
             steps_taken=self._next,
             steps_left=len(self._numbers) - self._next,
-            pending=desk.pending + sum(viewer.opening for viewer in self._viewers.values()),
+            pending=sum(desk.pending for desk in self._desks) + sum(viewer.opening for viewer in viewers),
             late=self._late,
             lag_us=lag_us,
+            stall_us=stall_us,
             lags=lags,
             cpu_share=(now_cpu_s - then_cpu_s) / max(1e-9, now_s - then_s),
             rss_bytes=_rss_bytes(),
-            deliveries=latency.delivery_counts(frames[first:last], self._share.comments_us),
+            deliveries=deliveries,
             claims=claims,
-            stock=dict(self._recorder.stock),
+            stock={sale: left for desk in self._desks for sale, left in desk.recorder.stock.items()},
             outcomes=dict(self._outcome_counts),
-            frames=len(frames),
-            faults=dict(desk.faults),
+            frames=sum(len(desk.recorder.frames) for desk in self._desks),
+            faults=faults,
         )
+
+    def _newly_delivered(self, room: int) -> dict[int, int]:
+        """Return delay in ticks → comment deliveries, of the frames of a room that have settled since last asked."""
+        frames = self._desks[room].recorder.frames
+        settled = self._now_us() // history.TICK_US - SETTLED_TICKS
+        first = last = self._frames_told[room]
+        while last < len(frames) and min(frames[last].ticks, default=0) < settled:
+            last += 1
+        self._frames_told[room] = last
+        return latency.delivery_counts(frames[first:last], self._share.comments_us)
+
+
+def _add(total: dict[Any, int], more: dict[Any, int]) -> None:
+    for name, count in more.items():
+        total[name] = total.get(name, 0) + count
 
 
 async def _until(done: Callable[[], bool], deadline_s: float) -> None:

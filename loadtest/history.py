@@ -269,20 +269,28 @@ class ViewerHistory(Struct):
     #: Whether they ever got in.
     joined: bool
     folded: Folded | None = None
+    #: Whether the viewer had left before, as planned.
+    left: bool = False
 
 
 class ProcessHistory(Struct):
-    """Everything one generator process saw."""
+    """Everything one generator process saw of one room."""
 
     process: int
     frames: list[Frame]
     viewers: list[ViewerHistory]
     outcomes: list[Outcome]
     clock: Clock = Clock()
+    #: Number of the room in the plan.
+    room: int = 0
 
 
 class History(Struct):
-    """Everything a run's generators saw."""
+    """
+    Everything a run's generators saw: of all its rooms, or of one (`apart`).
+
+    `room` and `final_seq` are those of the main room, if it is of all.
+    """
 
     run: str
     room: str

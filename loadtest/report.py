@@ -25,7 +25,8 @@ from loadtest.findings import Findings
 from loadtest.history import TICK_US, FactSeen, History, Outcome
 from loadtest.latency import Delays
 from loadtest.plan import Plan
-from loadtest.scenario import Honesty, thresholds
+from loadtest.scenario import thresholds
+from loadtest.sections import Honesty
 from loadtest.swarm import Swarm
 
 SUMMARY_VERSION: Final = 1
@@ -52,6 +53,8 @@ class Gauges(Struct, kw_only=True):
     cpu_sustained_s: float
     rss_bytes: int
     processes: int
+    #: Longest time a process stood still, milliseconds.
+    stall_ms: int = 0
 
     @property
     def late_share(self) -> float:
@@ -68,6 +71,8 @@ class Gauges(Struct, kw_only=True):
                 f"a generator process used over {honesty.cpu_share_max:.0%} of its core "
                 f"for {self.cpu_sustained_s:.1f} s"
             )
+        if self.stall_ms > honesty.stall_ms_max:
+            reasons.append(f"a generator process stood still for {self.stall_ms / 1000:.1f} s")
         return reasons
 
 
@@ -140,14 +145,17 @@ def gauges(swarm: Swarm, honesty: Honesty) -> Gauges:
         cpu_sustained_s=round(sustained_s, 1),
         rss_bytes=swarm.total("rss_bytes"),
         processes=len(swarm.progress),
+        stall_ms=swarm.stall_us // 1000,
     )
 
 
 def delays(plan: Plan, history: History) -> dict[str, Delays]:
     """
-    Return the histograms of a run, each from the intended moment: delivery, fact, join, reply, claim, grab, cut.
+    Return the histograms of a run, each from the intended moment.
 
-    Claims and grabs of viewers whose connection the plan cuts wait for their return; they are counted apart, as `cut`.
+    They are delivery, fact, join, resume, reply, claim, grab, cut. A join is somebody's first, the planned returns
+    after it are `resume`. Claims and grabs of viewers whose connection the plan cuts wait for their return; they are
+    counted apart, as `cut`.
     """
     comments_us = {
         number: step.at_us
@@ -157,11 +165,17 @@ def delays(plan: Plan, history: History) -> dict[str, Delays]:
     delivery: Counter[int] = Counter()
     for process in history.processes:
         delivery.update(latency.delivery_counts(process.frames, comments_us))
-    answers = {name: Delays() for name in ("join", "reply", "claim", "grab", "cut")}
+    answers = {name: Delays() for name in ("join", "resume", "reply", "claim", "grab", "cut")}
+    came: dict[int, int] = {}
+    for number, step in enumerate(plan.steps):
+        if step.verb == "join":
+            came.setdefault(step.actor, number)
     cut = {step.actor for step in plan.steps if step.verb == "cut"}
     subjects = {"room.join": "join", "seckill.claim": "claim", "redpacket.grab": "grab"}
     for outcome in _outcomes(history):
         subject = subjects.get(outcome.command, "reply")
+        if subject == "join" and outcome.step != came.get(plan.steps[outcome.step].actor):
+            subject = "resume"
         # Who claims wants to know, and a refusal is as good an answer as any: most of them get one.
         claims = subject in ("claim", "grab")
         if claims and plan.steps[outcome.step].actor in cut:
@@ -177,12 +191,12 @@ def _facts(history: History) -> Delays:
 
     Facts have no step in them, so their first sight anywhere is the origin.
     """
-    ticks: dict[int, Counter[int]] = {}
+    ticks: dict[tuple[int, int], Counter[int]] = {}
     for process in history.processes:
         for frame in process.frames:
             for mark in frame.marks:
                 if isinstance(mark, FactSeen):
-                    ticks.setdefault(mark.seq, Counter()).update(frame.ticks)
+                    ticks.setdefault((process.room, mark.seq), Counter()).update(frame.ticks)
     skew = Delays()
     for seen in ticks.values():
         first = min(seen, default=0)
@@ -232,7 +246,7 @@ def build(
         metrics=metrics,
         latency=figures,
         counts={
-            "viewers": len(plan.actors) - 1,
+            "viewers": sum(actor.role == "viewer" for actor in plan.actors),
             "steps": len(plan.steps),
             "viewers_checked": findings.viewers_checked,
             "snapshots_checked": findings.snapshots_checked,
@@ -301,7 +315,7 @@ def _metrics(
     unsettled = ("ok", *_OPEN)
     comments = findings.comments_delivered + findings.comments_thinned
     return metrics | {
-        "lost_viewers": sum(not viewer.present for viewer in viewers),
+        "lost_viewers": sum(not viewer.present and not viewer.left for viewer in viewers),
         "unanswered": sum(outcome.code in _OPEN for outcome in outcomes),
         "claims_unanswered": _left_open(outcomes, "seckill.claim"),
         "grabs_unanswered": _left_open(outcomes, "redpacket.grab"),
@@ -407,6 +421,7 @@ def text(result: Result) -> str:
         "delivery": "comment delivery",
         "fact": "fact, after first",
         "join": "join",
+        "resume": "return with resume",
         "claim": "claim, any answer",
         "grab": "grab, any answer",
         "cut": "either, after a cut",
@@ -415,7 +430,7 @@ def text(result: Result) -> str:
     }
     for name, label in names.items():
         figures = result.latency[name]
-        if name in ("claim", "grab", "cut") and not figures["count"]:
+        if name in ("resume", "claim", "grab", "cut") and not figures["count"]:
             continue
         values = "".join(f"{figures.get(f'{key}_ms', 0.0):>9.1f}" for key in (*latency.PERCENTILES, "max"))
         lines.append(f"{label:<22}{values}{int(figures['count']):>12,}")

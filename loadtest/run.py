@@ -17,16 +17,16 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from loadtest import history, oracle, report
-from loadtest import plan as planning
+from loadtest import history, planners, report
 from loadtest import swarm as swarms
 from loadtest.api import MerchantApi
-from loadtest.history import History
 from loadtest.live import LiveView
 from loadtest.plan import Plan
 from loadtest.report import Result
+from loadtest.rooms import Rooms
 from loadtest.scenario import Scenario, ScenarioError
 from loadtest.shop import Shop
+from loadtest.sources import processes_for
 from loadtest.swarm import Swarm
 from loadtest.tokens import SigningKey
 
@@ -95,39 +95,42 @@ async def run(scenario: Scenario, settings: Settings, console: Console) -> Resul
 
     Cancelling this is safe: the generators are ended; the room stays as it is.
     """
-    plan = planning.make(scenario, settings.seed)
-    tag = run_tag(settings.seed, time.time_ns() // 1_000_000)
-    room = f"load-{tag}"
+    return await play(planners.make(scenario, settings.seed), settings, console)
+
+
+async def play(plan: Plan, settings: Settings, console: Console) -> Result:
+    """Play a plan that is made already, and return its result. Raises and is cancelled as `run` is."""
+    scenario = plan.scenario
+    tag = run_tag(plan.seed, time.time_ns() // 1_000_000)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     async with MerchantApi(settings.target, settings.merchant_key) as api:
-        await api.create_room(room, f"{scenario.name} {tag}")
-        tokens = await _tokens(api, plan, settings, tag, room)
+        rooms = Rooms(api, plan, tag)
+        await rooms.open()
+        tokens = await _tokens(api, plan, settings, tag, rooms.ids)
         parts = swarms.shares(
             plan,
             run=tag,
-            room=room,
+            rooms=rooms.ids,
             target=settings.target,
             codec=settings.codec,
             tokens=tokens,
-            processes=settings.processes,
+            processes=processes_for(plan.connections_max(), settings.processes),
         )
-        async with Swarm(parts) as swarm:
+        async with Swarm(parts, scenario.honesty.silent_s) as swarm:
             with LiveView(console, plan, swarm) as view:
                 swarm.on_progress = view.show
                 view.phase("playing")
-                shop = Shop(api, plan, tag, room)
+                shop = Shop(api, plan, tag, rooms.main)
                 faults = await _play(plan, settings, swarm, shop)
                 view.phase("draining")
-                await _close_with_a_fact(api, room, tag)
-                seq = max(event["seq"] for event in await api.events(room))
-                comments = int((await api.stats(room))["comments"])
-                await swarm.drain(seq, comments, scenario.drain.deadline_s)
+                places = await rooms.close_with_a_fact()
+                await swarm.drain(places, scenario.drain.deadline_s)
                 view.phase("leaving")
-                recorded = History(tag, room, seq, await swarm.leave(), shop.payments, faults)
+                recorded = rooms.history(places, await swarm.leave(), shop.payments, faults)
             seconds = time.monotonic() - swarm.started_s
-            dump = await api.dump(room)
-            await api.close_room(room)
-            findings = oracle.judge(plan, recorded, dump)
+            dumps = await rooms.dump()
+            await rooms.end()
+            findings = rooms.judge(recorded, places, dumps)
             result = report.build(
                 plan=plan,
                 swarm=swarm,
@@ -172,16 +175,19 @@ async def _strike(plan: Plan, strike: Strike, started_s: float) -> str:
     return f"at {struck_s:.2f} s: {await strike.blow()}"
 
 
-async def _tokens(api: MerchantApi, plan: Plan, settings: Settings, tag: str, room: str) -> list[str]:
+async def _tokens(api: MerchantApi, plan: Plan, settings: Settings, tag: str, rooms: list[str]) -> list[str]:
     ttl_s = int(plan.end_us / 1e6) + TOKEN_SPARE_S
     if settings.signing_key is not None:
         key = settings.signing_key
-        return [key.sign(room, f"{tag}-{actor.id}", actor.role, actor.name, ttl_s) for actor in plan.actors]
+        return [
+            key.sign(rooms[actor.room], f"{tag}-{actor.id}", actor.role, actor.name, ttl_s)
+            for actor in plan.actors
+        ]
     if len(plan.actors) > HTTP_TOKENS_MAX:
         raise ScenarioError(f"more than {HTTP_TOKENS_MAX} viewers take a --signing-key")
     wanted: list[dict[str, Any]] = [
         {
-            "room": room,
+            "room": rooms[actor.room],
             "viewer": f"{tag}-{actor.id}",
             "role": actor.role,
             "name": actor.name,
@@ -190,12 +196,6 @@ async def _tokens(api: MerchantApi, plan: Plan, settings: Settings, tag: str, ro
         for actor in plan.actors
     ]
     return await api.tokens(wanted)
-
-
-async def _close_with_a_fact(api: MerchantApi, room: str, tag: str) -> None:
-    """Make the fact that everybody is waited for with: whoever holds it has been sent everything before it."""
-    text = f"散场 #{tag}.{oracle.CLOSING_STEP}"
-    await api.command(room, {"cmd": "notice.set", "key": f"close-{tag}", "text": text})
 
 
 def default_out(now: datetime, scenario: str) -> Path:

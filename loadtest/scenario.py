@@ -1,34 +1,50 @@
 """
 A scenario: who comes, how much they do, and what counts as good enough.
 
-Decides which numbers a scenario has, their bounds, and how a command line overrides them. A misspelt number is an
-error, never a silent default. Does not decide single moments (`plan.py`) and runs nothing.
+Decides how a scenario is read, how a command line overrides its numbers, and what its thresholds may be about. A
+misspelt number is an error, never a silent default. The numbers themselves are in `sections.py`. Does not decide single
+moments (`planners.py`) and runs nothing.
 
 A scenario is a TOML file. `plays` names the planner that reads it; the sections a planner does not use keep their
 defaults. Scenarios shipped with the package live in `scenarios/`.
 """
 
+import difflib
 import operator
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
-from loadtest.arrivals import ArrivalProcess
+from loadtest.sections import (
+    AnyMoment,
+    Comments,
+    Drain,
+    Facts,
+    Habits,
+    Honesty,
+    Likes,
+    RedPacket,
+    Rooms,
+    Seckill,
+    Section,
+    Shares,
+    Viewers,
+)
 
 SCENARIOS_DIR: Final = Path(__file__).parent / "scenarios"
 
-Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-Share = Annotated[float, Meta(ge=0, le=1)]
+#: Names of moments become parts of the ids of sales and packets.
+MOMENT_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,23}")
 
 #: What a threshold may be about; `report.py` computes each of them.
 METRICS: Final = frozenset(
     f"{subject}_{figure}_ms"
-    for subject in ("delivery", "fact", "join", "reply", "claim", "grab", "cut", "lag")
+    for subject in ("delivery", "fact", "join", "resume", "reply", "claim", "grab", "cut", "lag")
     for figure in ("p50", "p90", "p99", "p999", "max")
 ) | {
     *("lost_viewers", "unanswered", "refused", "thinned_share", "late_share", "comments_per_s"),
@@ -48,134 +64,32 @@ class ScenarioError(Exception):
     """A scenario that does not exist, cannot be read, or asks for something impossible. Exit code 1."""
 
 
-class _Section(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Base of every section: a field it does not have is an error."""
-
-
-class Viewers(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How many come, and how fast."""
-
-    count: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
-    #: Seconds over which they join. Below zero: a sixth of the steady phase, at most 10.
-    ramp_s: float = -1
-
-
-class Comments(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Comments over all viewers."""
-
-    per_s: Rate = 40
-    arrivals: ArrivalProcess = "poisson"
-
-
-class Likes(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Taps over all viewers, sent in batches of `batch_mean` on average, 50 at most."""
-
-    per_s: Rate = 200
-    batch_mean: Annotated[float, Meta(ge=1, le=50)] = 10
-    arrivals: ArrivalProcess = "poisson"
-
-
-class Facts(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Commands of one console that change the room."""
-
-    per_s: Rate = 1
-    items: Annotated[int, Meta(ge=1, le=400)] = 12
-
-
-class Shares(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Viewers who come through somebody's link."""
-
-    #: Of all viewers, how many join with the share token of one who is there already.
-    via_ratio: Share = 0
-    #: And how many with a token that nobody signed.
-    forged_ratio: Share = 0
-
-
-class Seckill(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One sale, and the stampede for it."""
-
-    stock: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
-    #: Claims over all viewers; repeated ones are among them.
-    claims: Annotated[int, Meta(ge=1, le=2_000_000)] = 20_000
-    per_viewer: Annotated[int, Meta(ge=1, le=1000)] = 1
-    price_cents: Annotated[int, Meta(ge=0, le=100_000_000)] = 4900
-    hold_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
-    #: Seconds between announcing the sale and its start.
-    notice_s: Annotated[float, Meta(ge=0.5, le=600)] = 3
-    #: Seconds after the start in which `burst_share` of the claims come.
-    burst_s: Annotated[float, Meta(gt=0, le=600)] = 2
-    burst_share: Share = 0.9
-    #: Of all claims: those before the start.
-    early_share: Share = 0.02
-    #: Of the claims of somebody who has claimed already: those that repeat a key, the rest have new ones.
-    same_key_share: Share = 0.3
-    #: Of the claims that are likely to win: those whose connection is cut right after sending.
-    cut_share: Share = 0.2
-    #: Seconds between the end of the sale and the end of the run: claims that come too late.
-    over_s: Annotated[float, Meta(ge=0.5, le=600)] = 1.5
-    #: Of the viewers: those who pay what they hold.
-    pay_ratio: Share = 0
-    #: Of those who pay: those who do it after their hold has ended.
-    pay_late_ratio: Share = 0.1
-
-
-class RedPacket(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Red packets one after the other, and who grabs."""
-
-    packets: Annotated[int, Meta(ge=1, le=100)] = 3
-    shares: Annotated[int, Meta(ge=1, le=100_000)] = 200
-    total_cents: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 20_000
-    #: Viewers who grab each of them.
-    grabbers: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
-    #: Seconds between announcing a packet and its opening, and between two openings.
-    notice_s: Annotated[float, Meta(ge=0.5, le=600)] = 1.5
-    every_s: Annotated[float, Meta(ge=0.5, le=600)] = 2.5
-    #: Seconds after the opening in which everybody grabs.
-    burst_s: Annotated[float, Meta(gt=0, le=600)] = 1
-    early_share: Share = 0.02
-    #: Of the grabbers: those who grab once more, half of them with the same key.
-    again_share: Share = 0.2
-    cut_share: Share = 0.1
-    #: One packet more, of which only a quarter of the shares is grabbed before it expires.
-    expire_one: bool = True
-    #: Seconds until that one expires; the others have a minute.
-    expires_s: Annotated[int, Meta(ge=1, le=600)] = 3
-
-
-class Drain(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How long the end may take."""
-
-    deadline_s: Seconds = 20
-
-
-class Honesty(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """When the generator itself was too slow for its result to count."""
-
-    late_ms: Annotated[int, Meta(ge=1)] = 250
-    late_share_max: Share = 0.01
-    cpu_share_max: Annotated[float, Meta(gt=0)] = 0.95
-    cpu_sustained_s: Annotated[int, Meta(ge=1)] = 5
-
-
-class Scenario(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class Scenario(Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Everything a run depends on besides its seed and its target."""
 
-    name: str
-    #: The planner: a key of `plan.PLANNERS`.
-    plays: str
-    description: str = ""
-    seconds: Seconds = 60
+    name: Annotated[str, Meta(min_length=1, max_length=40, description="What results are filed under.")]
+    plays: Annotated[str, Meta(description="The planner: crowd, seckill or redpacket.")]
+    description: Annotated[str, Meta(description="One line for the list of scenarios.")] = ""
+    seconds: Annotated[
+        float, Meta(gt=0, le=86_400, description="Length of everything between the ramp and the drain.")
+    ] = 60
     viewers: Viewers = Viewers()
+    rooms: Rooms = Rooms()
     comments: Comments = Comments()
     likes: Likes = Likes()
     facts: Facts = Facts()
     shares: Shares = Shares()
+    habits: Habits = Habits()
     seckill: Seckill = Seckill()
     redpacket: RedPacket = RedPacket()
     drain: Drain = Drain()
     honesty: Honesty = Honesty()
-    #: Metric → comparison and number, such as "< 200".
-    thresholds: dict[str, str] = {}
+    moments: Annotated[
+        dict[str, AnyMoment], Meta(description="Name → what happens then; `does` says what kind it is.")
+    ] = msgspec.field(default_factory=dict)
+    thresholds: Annotated[
+        dict[str, str], Meta(description='Metric → comparison and number, such as "< 200".')
+    ] = msgspec.field(default_factory=dict)
 
     @property
     def ramp_s(self) -> float:
@@ -247,12 +161,62 @@ def load(name_or_path: str, overrides: Mapping[str, Any]) -> Scenario:
         raise ScenarioError(f"{path} is not TOML: {error}") from None
     for dotted, value in overrides.items():
         _override(tree, dotted, value)
+    _check_names(tree, name_or_path)
     try:
         scenario = msgspec.convert(tree, Scenario, strict=True)
     except msgspec.ValidationError as error:
         raise ScenarioError(f"scenario {name_or_path}: {error}") from None
     thresholds(scenario)
     return scenario
+
+
+def _check_names(tree: dict[str, Any], source: str) -> None:
+    """
+    Check the names in a scenario against those there are, and suggest what may have been meant.
+
+    Raises:
+        ScenarioError: If there is no such name.
+    """
+    moments = tree.get("moments", {})
+    known = set(names())
+    kinds = {kind.__struct_config__.tag: kind for kind in get_args(AnyMoment)}
+    for name, moment in moments.items() if isinstance(moments, dict) else ():
+        if MOMENT_NAME.fullmatch(name) is None:
+            raise ScenarioError(f"moments.{name}: a name is up to 24 of a-z, 0-9 and _, a letter first")
+        does = moment.get("does") if isinstance(moment, dict) else None
+        if does not in kinds:
+            raise ScenarioError(f"moments.{name}.does: {does!r} is not one of {', '.join(sorted(kinds))}")
+        known |= {f"moments.{name}.does", *_dotted(kinds[does], f"moments.{name}.")}
+    for dotted in _leaves(tree, ""):
+        if dotted in known or dotted.startswith("thresholds."):
+            continue
+        meant = difflib.get_close_matches(dotted, known, n=3) or difflib.get_close_matches(
+            dotted.rpartition(".")[2], known, n=3, cutoff=0.4
+        )
+        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+        raise ScenarioError(f"scenario {source}: there is no number {dotted!r}{hint}")
+
+
+def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def names() -> list[str]:
+    """Return the dotted name of every number outside `moments` and `thresholds`."""
+    return [name for name in _dotted(Scenario, "") if name not in ("moments", "thresholds")]
+
+
+def _dotted(section: type[Struct], prefix: str) -> Iterator[str]:
+    for field in msgspec.structs.fields(section):
+        kind = field.type
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            yield from _dotted(kind, f"{prefix}{field.encode_name}.")
+        else:
+            yield prefix + field.encode_name
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -17,6 +17,7 @@ from loadtest.api import ApiError, MerchantApi, Refused
 from loadtest.arrivals import stream
 from loadtest.history import Payment
 from loadtest.plan import Plan
+from loadtest.sections import Sale
 
 POLL_S: Final = 0.2
 #: Seconds after the hold in which somebody pays who pays in time, at most half of the hold.
@@ -41,12 +42,17 @@ class Shop:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._polling: asyncio.Task[None] | None = None
         self._open = True
+        #: Sales of a show by their name; without one, the scenario has a single sale.
+        self._sales = {
+            name: moment for name, moment in plan.scenario.moments.items() if isinstance(moment, Sale)
+        }
         self.payments: list[Payment] = []
 
     def open(self, started_s: float) -> None:
         """Begin; `started_s` is the start of the run on `time.monotonic()`. Without anybody who pays, do nothing."""
         self._started_s = started_s
-        if self._plan.scenario.seckill.pay_ratio:
+        sales = [self._plan.scenario.seckill, *self._sales.values()]
+        if any(sale.pay_ratio for sale in sales):
             self._polling = asyncio.create_task(self._poll())
 
     async def close(self, timeout_s: float) -> None:
@@ -78,7 +84,9 @@ class Shop:
             await asyncio.sleep(POLL_S)
 
     def _meet(self, order: dict[str, Any]) -> None:
-        sale = self._plan.scenario.seckill
+        sale = self._sales.get(
+            str(order.get("sale", "")).removeprefix(f"{self._run}-"), self._plan.scenario.seckill
+        )
         rng = stream(self._plan.seed, f"pay.{str(order['viewer']).removeprefix(f'{self._run}-')}")
         if rng.random() >= sale.pay_ratio:
             return

@@ -117,6 +117,35 @@ class DevServer:
         await self.start()
         return f"killed the server, process {process.pid}, which was back after {time.monotonic() - began_s:.1f} s"
 
+    async def freeze(self, seconds: float) -> str:
+        """
+        Stop the server with SIGSTOP, and let it go on after `seconds`. Its store goes on all the time.
+
+        Returns:
+            What was done, in words.
+
+        Raises:
+            SpawnError: If there is no such process.
+        """
+        process = self._process
+        if process is None or process.returncode is not None:
+            raise SpawnError("--freeze: the server is not running")
+        process.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        return f"stopped the server, process {process.pid}, for {seconds:g} s"
+
+    def pids(self) -> dict[str, int]:
+        """Return the ids of the processes there are: "server" and "store"."""
+        found = {}
+        if self._process is not None and self._process.returncode is None:
+            found["server"] = self._process.pid
+        if (store := self._store_pid()) is not None:
+            found["store"] = store
+        return found
+
     def _store_pid(self) -> int | None:
         """Return the id of the store in our data directory, None if there is none."""
         try:

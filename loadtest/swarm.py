@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
 from loadtest import generator
-from loadtest.generator import Drain, Drained, Failed, Go, Leave, Progress, Ready, Share
+from loadtest.generator import Drain, Drained, Failed, Go, Histories, Leave, Progress, Ready, Share
 from loadtest.history import ProcessHistory
 from loadtest.latency import Delays, from_ticks
 from loadtest.plan import CONSOLE, Plan
@@ -31,32 +31,38 @@ READY_TIMEOUT_S: Final = 120.0
 START_DELAY_S: Final = 0.3
 HISTORY_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 5.0
+#: How often the processes are looked at.
+LOOK_PERIOD_S: Final = 0.5
 
 
 class GeneratorDied(Exception):
-    """A generator process ended by itself, or said nothing for too long. The run has no result."""
+    """A generator process ended by itself, or said nothing for too long. The run has no result: exit code 4."""
 
 
 def shares(
-    plan: Plan, *, run: str, room: str, target: str, codec: str, tokens: list[str], processes: int
+    plan: Plan, *, run: str, rooms: list[str], target: str, codec: str, tokens: list[str], processes: int
 ) -> list[Share]:
     """Return what each of `processes` processes has to do."""
-    sampled = set(sample(len(plan.actors)))
+    # Who stays to the end has a view of the room to compare.
+    gone = {step.actor for step in plan.steps if step.verb == "leave"}
+    stay = [index for index in range(len(plan.actors)) if index not in gone]
+    sampled = {stay[place] for place in sample(len(stay))}
     comments_us = {
         number: step.at_us
         for number, step in enumerate(plan.steps)
         if step.command.get("cmd") == "comment.send"
     }
-    parts = []
+    parts, connections = [], plan.connections_max()
     for process in range(processes):
         actors = {index: actor for index, actor in enumerate(plan.actors) if index % processes == process}
         parts.append(
             Share(
                 process=process,
                 run=run,
-                room=room,
+                rooms=rooms,
                 target=target,
                 codec=codec,
+                connections=connections,
                 actors=actors,
                 tokens={index: tokens[index] for index in actors},
                 steps={number: step for number, step in enumerate(plan.steps) if step.actor in actors},
@@ -81,8 +87,11 @@ class Swarm:
     `progress` holds the latest word of each process.
     """
 
-    def __init__(self, parts: list[Share]) -> None:
+    def __init__(self, parts: list[Share], silent_s: float = 60.0) -> None:
         self._parts = parts
+        self._silent_s = silent_s
+        #: Process → when it last said anything, on `time.monotonic()`.
+        self._heard_s: dict[int, float] = {}
         self._orders: list[Connection] = []
         self._reports: list[Connection] = []
         self._processes: list[BaseProcess] = []
@@ -95,6 +104,8 @@ class Swarm:
         self.deliveries = Delays()
         #: Every answer to a claim or grab so far.
         self.claims = Delays()
+        #: Longest time any process stood still.
+        self.stall_us = 0
         #: (seconds since the start, process, share of a core).
         self.cpu: list[tuple[float, int, float]] = []
         self.on_progress: Callable[[], None] = lambda: None
@@ -141,8 +152,10 @@ class Swarm:
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(self._reports[process].fileno())
             message = EOFError()
+        self._heard_s[process] = time.monotonic()
         if isinstance(message, Progress):
             self.progress[process] = message
+            self.stall_us = max(self.stall_us, message.stall_us)
             self.lags.add(from_ticks(message.lags))
             self.deliveries.add(from_ticks(message.deliveries))
             self.claims.add(from_ticks(message.claims))
@@ -156,18 +169,22 @@ class Swarm:
             with contextlib.suppress(OSError):
                 pipe.send(message)
 
-    async def _each(self, kind: type[Any], timeout_s: float) -> list[Any]:
-        """Return one message of `kind` from every process, by process."""
+    async def _each(self, kind: type[Any], timeout_s: float, *, talking: bool = False) -> list[Any]:
+        """Return one message of `kind` from every process, by process; `talking` ones report progress meanwhile."""
         answers: dict[int, Any] = {}
-        try:
-            async with asyncio.timeout(timeout_s):
-                while len(answers) < len(self._parts):
-                    process, message = await self._inbox.get()
-                    _check(process, message)
-                    if isinstance(message, kind):
-                        answers[process] = message
-        except TimeoutError:
-            raise GeneratorDied(f"no {kind.__name__} from a generator within {timeout_s:g} s") from None
+        deadline_s = time.monotonic() + timeout_s
+        while len(answers) < len(self._parts):
+            if time.monotonic() > deadline_s:
+                raise GeneratorDied(f"no {kind.__name__} from a generator within {timeout_s:g} s")
+            if talking:
+                self._check_heard()
+            try:
+                process, message = await asyncio.wait_for(self._inbox.get(), LOOK_PERIOD_S)
+            except TimeoutError:
+                continue
+            _check(process, message)
+            if isinstance(message, kind):
+                answers[process] = message
         return [answers[part.process] for part in self._parts]
 
     async def play(
@@ -200,18 +217,34 @@ class Swarm:
     def _check_alive(self) -> None:
         if not self._inbox.empty():
             _check(*self._inbox.get_nowait())
+        self._check_heard()
 
-    async def drain(self, seq: int, comment: int, deadline_s: float) -> int:
-        """Wait until every viewer holds fact `seq` and comment `comment`; return how many did not in time."""
-        self._tell(Drain(seq, comment, deadline_s))
-        answers: list[Drained] = await self._each(Drained, deadline_s + HISTORY_TIMEOUT_S)
+    def _check_heard(self) -> None:
+        now_s = time.monotonic()
+        for part in self._parts:
+            silent_s = now_s - max(self.started_s, self._heard_s.get(part.process, self.started_s))
+            if silent_s > self._silent_s:
+                raise GeneratorDied(
+                    f"generator process {part.process} has said nothing for {silent_s:.0f} s: stopped or starved"
+                )
+
+    async def drain(self, places: list[tuple[int, int]], deadline_s: float) -> int:
+        """
+        Wait until every viewer holds the last fact and comment of their room; return how many did not in time.
+
+        Args:
+            places: (seq, comment) by room.
+            deadline_s: Seconds that may take.
+        """
+        self._tell(Drain(places, deadline_s))
+        answers: list[Drained] = await self._each(Drained, deadline_s + HISTORY_TIMEOUT_S, talking=True)
         return sum(answer.behind for answer in answers)
 
     async def leave(self) -> list[ProcessHistory]:
-        """Make every viewer leave and return everything that was recorded, by process."""
+        """Make every viewer leave and return everything that was recorded, by process and room."""
         self._tell(Leave())
-        histories: list[ProcessHistory] = await self._each(ProcessHistory, HISTORY_TIMEOUT_S)
-        return histories
+        answers: list[Histories] = await self._each(Histories, HISTORY_TIMEOUT_S)
+        return [history for answer in answers for history in answer.rooms]
 
     # --- sums over the processes --------------------------------------------------------------------------
 

@@ -138,7 +138,7 @@ class Desk:
             self.clock = Clock(now_ms * 1000 + 500 - (sent_us + done_us) // 2, error_us)
 
     def fault(self, kind: str) -> None:
-        """Count something that went wrong with a connection."""
+        """Count something that happened to a connection."""
         self.faults[kind] = self.faults.get(kind, 0) + 1
 
 
@@ -160,6 +160,7 @@ class Viewer(asyncio.Protocol):
         "_started_s",
         "actor",
         "attempts",
+        "away",
         "close_code",
         "cutting",
         "epoch",
@@ -168,6 +169,7 @@ class Viewer(asyncio.Protocol):
         "index",
         "joined",
         "leaving",
+        "left",
         "lost",
         "opening",
         "present",
@@ -202,6 +204,10 @@ class Viewer(asyncio.Protocol):
         self.return_s: float | None = None
         #: Whether the connection is being dropped on purpose.
         self.cutting = False
+        #: Whether the viewer stays away until the plan brings them back.
+        self.away = False
+        #: Whether the viewer has left for good before the end.
+        self.left = False
         #: The link this viewer comes through: whose, and the token. Shown until a join is accepted.
         self.via: tuple[str, str] | None = None
         self._next_id = 0
@@ -300,14 +306,17 @@ class Viewer(asyncio.Protocol):
             frame, replies = desk.recorder.read(message.payload, raw, message.opcode == OP_TEXT)
         self.frames.append(frame.number)
         now_us = desk.now_us()
-        tick = now_us // history.TICK_US
-        frame.ticks[tick] = frame.ticks.get(tick, 0) + 1
+        self._note(frame, now_us // history.TICK_US)
         if frame.private:
             for mark in frame.marks:
                 if isinstance(mark, ReconnectSeen):
                     self.return_s = mark.after_ms / 1000
         for reply in replies:
             self._settle(reply, now_us)
+
+    def _note(self, frame: history.Frame, tick: int) -> None:
+        """Note when a frame was read."""
+        frame.ticks[tick] = frame.ticks.get(tick, 0) + 1
 
     def _settle(self, reply: Reply, now_us: int) -> None:
         asked = self._pending.pop(reply.id, None)
@@ -417,7 +426,8 @@ class Viewer(asyncio.Protocol):
         self._give_up()
         if not self.leaving:
             self.lost.append(self.close_code)
-            desk.fault("cut_on_purpose" if self.cutting else f"closed_{self.close_code}")
+            kind = "away" if self.away else "cut_on_purpose" if self.cutting else f"closed_{self.close_code}"
+            desk.fault(kind)
             desk.on_close(self)
 
     def _give_up(self) -> None:
@@ -465,6 +475,7 @@ class Viewer(asyncio.Protocol):
         The caller opens the connection next, and calls `refused` if it cannot.
         """
         self.opening = True
+        self.away = False
         self.attempts += 1
         command: dict[str, Any] = {"cmd": "room.join", "room": self._desk.room, "token": self.token}
         if self.epoch:
@@ -556,6 +567,20 @@ class Viewer(asyncio.Protocol):
             self._plain = False
             self.transport.close()
 
+    def go_away(self) -> None:
+        """Drop the connection and stay away until the next `open`."""
+        self.away = True
+        self.cut()
+
+    def depart(self) -> None:
+        """Say goodbye before the end: what comes later is not for this viewer."""
+        self.left = self.connected
+        self.leave()
+        self.present = False
+
+    def hurry(self) -> None:
+        """Read as fast as frames come from now on, if that was not so."""
+
     def hang_up(self) -> None:
         """Cut the connection."""
         self.leaving = True
@@ -575,6 +600,7 @@ class Viewer(asyncio.Protocol):
             lost=self.lost,
             present=self.present,
             joined=bool(self.epoch),
+            left=self.left,
         )
 
 
@@ -595,6 +621,43 @@ def _outcome(asked: Asked, code: str, now_us: int, *, definite: bool) -> Outcome
         tries=asked.tries,
         asked_us=asked.asked_us,
     )
+
+
+class SlowViewer(Viewer):
+    """
+    A viewer on a weak link: takes so many bytes a second and leaves the rest in the buffers of kernel and server.
+
+    Their delays say nothing about the server, so the moments at which they read what everybody gets are not counted;
+    what they read, and in which order, is judged like anybody's.
+    """
+
+    __slots__ = ("_hurried",)
+
+    def __init__(self, desk: Desk, index: int, actor: Actor, viewer_id: str, token: str) -> None:
+        super().__init__(desk, index, actor, viewer_id, token)
+        self._hurried = False
+
+    def data_received(self, data: bytes) -> None:
+        if self.cutting:
+            return
+        self._read(data)
+        transport = self.transport
+        if transport is not None and not transport.is_closing() and not self._hurried:
+            transport.pause_reading()
+            self._desk.later(len(data) / self.actor.reads_bytes_s, lambda: self._read_on(transport))
+
+    def _read_on(self, transport: asyncio.Transport) -> None:
+        if transport is self.transport and not transport.is_closing() and not transport.is_reading():
+            transport.resume_reading()
+
+    def _note(self, frame: history.Frame, tick: int) -> None:
+        if frame.private:
+            super()._note(frame, tick)
+
+    def hurry(self) -> None:
+        self._hurried = True
+        if self.transport is not None:
+            self._read_on(self.transport)
 
 
 class SampledViewer(Viewer):

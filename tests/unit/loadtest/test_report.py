@@ -8,7 +8,7 @@ from loadtest.findings import BoardTally, Findings, PacketTally, SaleTally
 from loadtest.generator import Progress
 from loadtest.history import FactSeen, Frame, History, Outcome, ProcessHistory
 from loadtest.oracle import FACTS
-from loadtest.plan import make
+from loadtest.planners import make
 from loadtest.report import Checked, Exit, Gauges, Result, judge_run
 from loadtest.scenario import METRICS, Honesty, load
 from loadtest.swarm import Swarm

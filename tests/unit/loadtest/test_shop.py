@@ -8,7 +8,7 @@ import pytest
 
 from loadtest import shop as shops
 from loadtest.api import ApiError, MerchantApi, Refused
-from loadtest.plan import make
+from loadtest.planners import make
 from loadtest.scenario import load
 from loadtest.shop import Shop
 

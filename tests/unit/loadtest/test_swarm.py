@@ -2,7 +2,8 @@
 
 import pytest
 
-from loadtest.plan import CONSOLE, make
+from loadtest.plan import CONSOLE
+from loadtest.planners import make
 from loadtest.scenario import load
 from loadtest.swarm import SAMPLE_MIN, sample, shares
 
@@ -12,7 +13,9 @@ def test_shares_are_the_plan(processes: int) -> None:
     plan = make(load("crowd", {"viewers.count": 50, "seconds": 10, "comments.per_s": 10}), 4)
     tokens = [f"token-{index}" for index in range(len(plan.actors))]
 
-    parts = shares(plan, run="s", room="r", target="ws://x", codec="json", tokens=tokens, processes=processes)
+    parts = shares(
+        plan, run="s", rooms=["r"], target="ws://x", codec="json", tokens=tokens, processes=processes
+    )
 
     steps = {number: step for part in parts for number, step in part.steps.items()}
     assert sum(len(part.steps) for part in parts) == len(plan.steps)

@@ -1,0 +1,92 @@
+"""
+The rooms of one run, from opening to verdict.
+
+Decides how they are named, opened, closed with one last fact, read back and judged: each room alone, because nothing
+in one may depend on what happens in another. Judges nothing itself (`oracle.py`).
+"""
+
+from typing import Final
+
+from loadtest import oracle
+from loadtest.api import MerchantApi
+from loadtest.findings import Findings
+from loadtest.history import Dump, History, Payment, ProcessHistory
+from loadtest.plan import MAIN_ROOM, Plan
+
+_CLOSING_TEXT: Final = "散场"
+
+
+class Rooms:
+    """All rooms of the run `run`. Room 0 is the main one."""
+
+    def __init__(self, api: MerchantApi, plan: Plan, run: str) -> None:
+        self._api = api
+        self._plan = plan
+        self._run = run
+        main = f"load-{run}"
+        self.ids = [main if number == MAIN_ROOM else f"{main}-{number}" for number in range(plan.rooms)]
+
+    @property
+    def main(self) -> str:
+        """Return the id of the main room."""
+        return self.ids[MAIN_ROOM]
+
+    async def open(self) -> None:
+        """Create all rooms and open them."""
+        for room in self.ids:
+            await self._api.create_room(room, f"{self._plan.scenario.name} {self._run}")
+
+    async def close_with_a_fact(self) -> list[tuple[int, int]]:
+        """
+        Make the facts that everybody is waited for with: whoever holds it has been sent everything before it.
+
+        Returns:
+            The last fact and the last comment of each room.
+        """
+        text = f"{_CLOSING_TEXT} #{self._run}.{oracle.CLOSING_STEP}"
+        places = []
+        for room in self.ids:
+            key = f"close-{self._run}"
+            await self._api.command(room, {"cmd": "notice.set", "key": key, "text": text})
+            seq = max(event["seq"] for event in await self._api.events(room))
+            places.append((seq, int((await self._api.stats(room))["comments"])))
+        return places
+
+    async def dump(self) -> list[Dump]:
+        """Return what the server says about each room."""
+        return [await self._api.dump(room) for room in self.ids]
+
+    async def end(self) -> None:
+        """End the shows."""
+        for room in self.ids:
+            await self._api.close_room(room)
+
+    def history(
+        self,
+        places: list[tuple[int, int]],
+        processes: list[ProcessHistory],
+        payments: list[Payment],
+        faults: list[str],
+    ) -> History:
+        """Return everything that was seen of all rooms as one history."""
+        return History(self._run, self.main, places[MAIN_ROOM][0], processes, payments, faults)
+
+    def judge(self, history: History, places: list[tuple[int, int]], dumps: list[Dump]) -> Findings:
+        """Return what is wrong with any of the rooms, judged one by one."""
+        found: Findings | None = None
+        for number, (room, dump) in enumerate(zip(self.ids, dumps, strict=True)):
+            apart = History(
+                self._run,
+                room,
+                places[number][0],
+                [process for process in history.processes if process.room == number],
+                history.payments if number == MAIN_ROOM else [],
+                history.faults,
+            )
+            findings = oracle.judge(self._plan, apart, dump)
+            if found is None:
+                found = findings
+            else:
+                found.absorb(findings)
+        assert found is not None
+        return found
