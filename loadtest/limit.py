@@ -108,7 +108,11 @@ def culprit(result: Result, usage: Usage) -> Culprit:
     if usage.retransmitted_share > RETRANSMITTED_MAX:
         return Culprit("network", f"{usage.retransmitted_share:.1%} of the segments sent again; {missed}")
     if crowded:
-        return Culprit("processor", f"server, store and generator share too few cores{crowded}; {missed}")
+        shares = {"server": server, "store": store, "generator": result.generator.get("cpu_share_max")}
+        used = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share is not None)
+        return Culprit(
+            "processor", f"too few cores for all that runs here{crowded}; of one core, {used}; {missed}"
+        )
     slow = max(result.metrics[f"{subject}_p99_ms"] for subject in ("claim", "grab", "reply"))
     if slow > LOOP_SLOW_MS:
         return Culprit("store", f"answers took {slow:.0f} ms while the server's loop was free; {missed}")

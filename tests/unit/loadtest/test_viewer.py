@@ -14,7 +14,7 @@ from websockets.uri import parse_uri
 
 from loadtest.history import BrokenSeen, Clock, Outcome, Recorder
 from loadtest.plan import Actor
-from loadtest.viewer import BACKLOG_MAX, Desk, SampledViewer, Viewer
+from loadtest.viewer import BACKLOG_MAX, Desk, SampledViewer, SlowViewer, Viewer
 from protocol.codec import JSON
 from tests.unit.loadtest.test_history import COMMENT, JOINED, NOTICE
 
@@ -508,3 +508,112 @@ def test_clock_is_that_of_the_fastest_answer(desk: Desk) -> None:
 
     assert desk.clock == Clock(2000 * 1000 + 500 - 501_000, 1500)
     assert desk.at_ms(601_000) == 2100
+
+
+# --- going away, leaving, reading slowly ----------------------------------------------------------------------
+
+
+def test_viewer_who_goes_away_comes_back_only_by_the_plan(desk: Desk) -> None:
+    lost: list[Viewer] = []
+    desk.on_close = lost.append
+    viewer, wire = joined(desk)
+
+    viewer.go_away()
+    viewer.connection_lost(None)
+
+    assert wire.closed
+    assert viewer.away
+    assert lost == [viewer]
+    assert desk.faults == {"away": 1}
+
+    viewer.open(3, 500)
+
+    assert not viewer.away
+    assert viewer.record().lost == [1006]
+
+
+def test_viewer_who_departs_is_neither_present_nor_lost(desk: Desk) -> None:
+    viewer, wire = joined(desk)
+
+    viewer.depart()
+    viewer.connection_lost(None)
+
+    record = viewer.record()
+    assert (record.left, record.present, record.lost) == (True, False, [])
+    assert wire.sent[-1]["cmd"] == "room.leave"
+
+
+def test_viewer_who_never_got_in_cannot_depart(desk: Desk) -> None:
+    viewer, _ = connected(desk)
+
+    viewer.depart()
+
+    assert not viewer.record().left
+
+
+class SlowWire(Wire):
+    """A transport that can be told not to read."""
+
+    reading = True
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def is_reading(self) -> bool:
+        return self.reading
+
+
+def slow(desk: Desk) -> tuple[Viewer, SlowWire, list[tuple[float, Callable[[], None]]]]:
+    later: list[tuple[float, Callable[[], None]]] = []
+    desk.later = lambda delay_s, call: later.append((delay_s, call))
+    actor = Actor("v4", "小林", "viewer", 0, 1000)
+    viewer, wire = SlowViewer(desk, 1, actor, "run1-v4", "token"), SlowWire()
+    viewer.open(0, 0)
+    viewer.connection_made(cast(asyncio.Transport, wire))
+    viewer.data_received(wire.answer())
+    later.pop()[1]()
+    viewer.data_received(JOIN_REPLY)
+    later.pop()[1]()
+    return viewer, wire, later
+
+
+def test_slow_viewer_takes_so_many_bytes_a_second(desk: Desk) -> None:
+    viewer, wire, later = slow(desk)
+    data = frame([NOTICE])
+
+    viewer.data_received(data)
+
+    assert not wire.reading
+    [(delay_s, read_on)] = later
+    assert delay_s == len(data) / 1000
+    read_on()
+    assert wire.reading
+
+
+def test_slow_viewers_delays_are_not_the_servers(desk: Desk) -> None:
+    viewer, _, _ = slow(desk)
+
+    viewer.data_received(frame([COMMENT]))
+
+    shared = [entry for entry in desk.recorder.frames if not entry.private]
+    assert [entry.ticks for entry in shared] == [{}]
+    assert list(viewer.frames)[-1] == shared[0].number
+
+
+def test_slow_viewer_hurries_when_the_show_is_over(desk: Desk) -> None:
+    viewer, wire, later = slow(desk)
+    viewer.data_received(frame([NOTICE]))
+
+    viewer.hurry()
+    viewer.data_received(frame([COMMENT]))
+
+    assert wire.reading
+    assert len(later) == 1
+    # What was meant for later does no harm.
+    later[0][1]()
+    assert wire.reading

@@ -1,0 +1,147 @@
+"""A short evening with everything in it, played from a plan file by the real program against a real server."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from loadtest.plan import Plan
+from loadtest.report import Exit, Result
+
+SHOW = """
+name = "short_show"
+plays = "crowd"
+seconds = 17
+
+[viewers]
+count = 60
+ramp_s = 2
+dwell_s = 12
+
+[rooms]
+count = 3
+
+[comments]
+per_s = 6
+
+[likes]
+per_s = 20
+
+[shares]
+via_ratio = 0.4
+forged_ratio = 0.05
+
+[habits]
+slow_share = 0.1
+background_share = 0.2
+background_every_s = 5
+background_s = 2
+flapper_share = 0.1
+flapper_every_s = 3
+
+[moments.opening]
+does = "explain"
+at_s = 3
+items = 2
+every_s = 1
+
+[moments.seckill]
+does = "sale"
+at_s = 4
+stock = 8
+claims = 200
+notice_s = 1.5
+burst_s = 1
+lasts_s = 3
+hold_s = 1
+pay_ratio = 0.5
+
+[moments.rain]
+does = "packets"
+at_s = 8
+packets = 2
+shares = 10
+grabbers = 25
+every_s = 1
+expires_s = 3
+
+[moments.quiz]
+does = "quiz"
+at_s = 9
+lasts_s = 2
+
+[moments.push]
+does = "arrive"
+at_s = 10
+viewers = 20
+
+[moments.break]
+does = "storm"
+at_s = 12
+away_s = 0.3
+spread_s = 0.5
+
+[moments.goodbye]
+does = "goodbye"
+at_s = 15
+over_s = 1
+
+# A slow machine is no reason to doubt what is judged here.
+[honesty]
+late_ms = 5000
+cpu_sustained_s = 60
+stall_ms_max = 20000
+silent_s = 60
+
+[drain]
+deadline_s = 60
+"""
+
+
+async def loadtest(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run the program in `folder`; return its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "loadtest",
+        *arguments,
+        cwd=folder,
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": ""},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+@pytest.mark.slow
+async def test_show_of_several_rooms_keeps_every_promise(tmp_path: Path) -> None:
+    (tmp_path / "show.toml").write_text(SHOW, encoding="utf-8")
+    for name in ("plan.gz", "again.gz"):
+        code, said = await loadtest(tmp_path, "plan", "show.toml", "--seed", "5", "--out", name)
+        assert code == Exit.PASS, said
+    assert (tmp_path / "plan.gz").read_bytes() == (tmp_path / "again.gz").read_bytes()
+    plan = Plan.from_bytes((tmp_path / "plan.gz").read_bytes())
+
+    code, said = await loadtest(
+        tmp_path, "run", "--plan", "plan.gz", "--spawn", "--processes", "2", "--out", "out"
+    )
+
+    assert code == Exit.PASS, said
+    found = msgspec.json.decode((tmp_path / "out" / "summary.json").read_bytes(), type=Result)
+    assert found.plan == plan.digest()
+    assert found.violations_total == 0
+    assert found.metrics["lost_viewers"] == 0
+    # One notice at the end of each room, and everything else of the show in the main one.
+    assert found.counts["facts"] > 3 * 2
+    assert found.counts["viewers"] > 80
+    assert found.faults["away"] > 20
+    assert found.latency["resume"]["count"] > 20
+    [sale] = found.campaigns["sales"].values()
+    assert sale["claims"] == 200
+    assert sale["stock"] == sale["left"] + sale["held"] + sale["sold"] == 8
+    assert len(found.campaigns["packets"]) == 2
+    assert found.campaigns["board"]["counted"] > 10
