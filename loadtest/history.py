@@ -300,6 +300,19 @@ class History(Struct):
     payments: list[Payment] = []
     #: What was done to the server on purpose, such as "killed the store at 5.0 s".
     faults: list[str] = []
+    #: (id, last fact) of each room; empty if it is of one.
+    places: list[tuple[str, int]] = []
+
+    def apart(self, room: int) -> "History":
+        """Return what was seen of one room alone, by its number. Payments are for orders of the main room, 0."""
+        if not self.places:
+            return self
+        name, seq = self.places[room]
+        processes = [process for process in self.processes if process.room == room]
+        payments = [] if room else self.payments
+        return msgspec.structs.replace(
+            self, room=name, final_seq=seq, processes=processes, payments=payments, places=[]
+        )
 
 
 class Dump(Struct):

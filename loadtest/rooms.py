@@ -1,8 +1,8 @@
 """
 The rooms of one run, from opening to verdict.
 
-Decides how they are named, opened, closed with one last fact, read back and judged: each room alone, because nothing
-in one may depend on what happens in another. Judges nothing itself (`oracle.py`).
+Decides how they are named, opened, closed with one last fact and read back, and that each is judged alone, because
+nothing in one may depend on what happens in another. Judges nothing itself (`oracle.py`).
 """
 
 from typing import Final
@@ -69,24 +69,18 @@ class Rooms:
         faults: list[str],
     ) -> History:
         """Return everything that was seen of all rooms as one history."""
-        return History(self._run, self.main, places[MAIN_ROOM][0], processes, payments, faults)
+        last = [(room, seq) for room, (seq, _) in zip(self.ids, places, strict=True)]
+        return History(self._run, self.main, places[MAIN_ROOM][0], processes, payments, faults, places=last)
 
-    def judge(self, history: History, places: list[tuple[int, int]], dumps: list[Dump]) -> Findings:
-        """Return what is wrong with any of the rooms, judged one by one."""
-        found: Findings | None = None
-        for number, (room, dump) in enumerate(zip(self.ids, dumps, strict=True)):
-            apart = History(
-                self._run,
-                room,
-                places[number][0],
-                [process for process in history.processes if process.room == number],
-                history.payments if number == MAIN_ROOM else [],
-                history.faults,
-            )
-            findings = oracle.judge(self._plan, apart, dump)
-            if found is None:
-                found = findings
-            else:
-                found.absorb(findings)
-        assert found is not None
-        return found
+
+def judge(plan: Plan, history: History, dumps: list[Dump]) -> Findings:
+    """Return what is wrong with any room of a run, judged one by one. `dumps` are by room."""
+    found: Findings | None = None
+    for number, dump in enumerate(dumps):
+        findings = oracle.judge(plan, history.apart(number), dump)
+        if found is None:
+            found = findings
+        else:
+            found.absorb(findings)
+    assert found is not None, "a run without rooms"
+    return found

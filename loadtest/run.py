@@ -23,7 +23,7 @@ from loadtest.api import MerchantApi
 from loadtest.live import LiveView
 from loadtest.plan import Plan
 from loadtest.report import Result
-from loadtest.rooms import Rooms
+from loadtest.rooms import Rooms, judge
 from loadtest.scenario import Scenario, ScenarioError
 from loadtest.shop import Shop
 from loadtest.sources import processes_for
@@ -130,7 +130,7 @@ async def play(plan: Plan, settings: Settings, console: Console) -> Result:
             seconds = time.monotonic() - swarm.started_s
             dumps = await rooms.dump()
             await rooms.end()
-            findings = rooms.judge(recorded, places, dumps)
+            findings = judge(plan, recorded, dumps)
             result = report.build(
                 plan=plan,
                 swarm=swarm,
