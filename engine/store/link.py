@@ -49,6 +49,7 @@ _RECONNECT_S: Final = 0.03
 REPLICAS_S_MAX: Final = 0.5
 #: One wait for them (milliseconds).
 REPLICAS_ASK_MS: Final = 50
+_MARGIN_S: Final = 0.1
 _MARK_KEPT_MS: Final = 60_000
 
 #: Error replies that say "not now", before anything ran.
@@ -156,6 +157,8 @@ class Link:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
+        #: Whether enough replicas had the last thing they were waited for with.
+        self._replicas_in_step = True
         #: Whether a restart of the node cannot lose anything it acknowledged; set by `on_connected`.
         self.durable = False
         #: False from the first failure until the next reply.
@@ -337,10 +340,11 @@ class Link:
         """Carry a flight to the store and back, again if need be, until each group is answered or too late."""
         while flight := self._drop_late(self._keep_ours(flight)):
             try:
-                async with asyncio.timeout_at(self._flight_deadline(flight)):
+                deadline = self._flight_deadline(flight)
+                async with asyncio.timeout_at(deadline):
                     if self._connection is None:
                         await self._reconnect()
-                    flight = await self._exchange(flight)
+                    flight = await self._exchange(flight, deadline)
                 self.healthy = True
             except (RedisError, OSError, TimeoutError, StoreUnavailable) as error:
                 if self.healthy:
@@ -364,7 +368,7 @@ class Link:
             return self._loop.time() + CALL_TIMEOUT_S
         return min(group.deadline for group in flight)
 
-    async def _exchange(self, flight: list[Group]) -> list[Group]:
+    async def _exchange(self, flight: list[Group], deadline: float) -> list[Group]:
         """Send a flight and settle the groups that got a final answer; return those to try again."""
         connection = self._connection
         assert connection is not None
@@ -423,7 +427,7 @@ class Link:
                 self.calls += len(group.waiting)
                 _settle(group, reply=reply)
             if marks:
-                safe = await self._are_replicated(connection, len(marks))
+                safe = await self._are_replicated(connection, len(marks), deadline)
                 for group, reply in unsafe:
                     unanswered.remove(group)
                     self.calls += len(group.waiting)
@@ -461,7 +465,9 @@ class Link:
         packed = pack_command(mark)  # type: ignore[arg-type]
         return [_ASKING, packed] if watched.asking else [packed]
 
-    async def _are_replicated(self, connection: AbstractConnection, marks: int) -> bool:
+    async def _are_replicated(
+        self, connection: AbstractConnection, marks: int, flight_deadline: float
+    ) -> bool:
         """
         Read the `marks` replies of the mark, then wait; tell whether enough replicas hold what was written.
 
@@ -477,7 +483,10 @@ class Link:
                 marked = False
         if not marked:
             return False
-        deadline = self._loop.time() + REPLICAS_S_MAX
+        # A replica that was missing a moment ago is asked for once: what needs none must not wait behind it.
+        patience_s = REPLICAS_S_MAX if self._replicas_in_step else 0.0
+        # The calls have been carried out; to lose the connection for the wait would help nobody.
+        deadline = min(self._loop.time() + patience_s, flight_deadline - _MARGIN_S)
         while True:
             await connection.send_command(*self.wait, check_health=False)
             held = await connection.read_response(disable_decoding=True, timeout=math.inf)
@@ -486,6 +495,9 @@ class Link:
             else:
                 enough = int(held) >= self._acknowledged.replicas
             if enough or self._loop.time() >= deadline:
+                if enough != self._replicas_in_step:
+                    log.warning("store.replicas", in_step=enough)
+                self._replicas_in_step = enough
                 return enough
 
     def _keep_ours(self, flight: list[Group]) -> list[Group]:
