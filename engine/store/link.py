@@ -49,7 +49,6 @@ _RECONNECT_S: Final = 0.03
 REPLICAS_S_MAX: Final = 0.5
 #: One wait for them (milliseconds).
 REPLICAS_ASK_MS: Final = 50
-_MARGIN_S: Final = 0.1
 _MARK_KEPT_MS: Final = 60_000
 
 #: Error replies that say "not now", before anything ran.
@@ -340,11 +339,10 @@ class Link:
         """Carry a flight to the store and back, again if need be, until each group is answered or too late."""
         while flight := self._drop_late(self._keep_ours(flight)):
             try:
-                deadline = self._flight_deadline(flight)
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(self._flight_deadline(flight)) as limit:
                     if self._connection is None:
                         await self._reconnect()
-                    flight = await self._exchange(flight, deadline)
+                    flight = await self._exchange(flight, limit)
                 self.healthy = True
             except (RedisError, OSError, TimeoutError, StoreUnavailable) as error:
                 if self.healthy:
@@ -358,17 +356,18 @@ class Link:
 
     def _flight_deadline(self, flight: list[Group]) -> float:
         """
-        Return when to give a flight up.
+        Return when to give a flight up that gets no answer at all.
 
-        A store that answered last time is given a full timeout: under load the oldest call of a flight may have waited
-        long, and dropping a working connection for it would only make everybody's wait longer. A store that did not
-        answer must not make the calls of this flight later than promised, connecting included.
+        A store that answered last time is given a full timeout, and another one after each answer: under load the
+        oldest call of a flight may have waited long, and dropping a working connection for it would only make
+        everybody's wait longer. A store that did not answer must not make the calls of this flight later than promised,
+        connecting included.
         """
         if self.healthy:
             return self._loop.time() + CALL_TIMEOUT_S
         return min(group.deadline for group in flight)
 
-    async def _exchange(self, flight: list[Group], deadline: float) -> list[Group]:
+    async def _exchange(self, flight: list[Group], limit: asyncio.Timeout) -> list[Group]:
         """Send a flight and settle the groups that got a final answer; return those to try again."""
         connection = self._connection
         assert connection is not None
@@ -420,6 +419,8 @@ class Link:
                         log.error("store.function_failed", function=group.function, error=text)
                         _settle(group, error=EngineFault(f"{group.function} failed"))
                     continue
+                # Busy is not gone.
+                limit.reschedule(self._loop.time() + CALL_TIMEOUT_S)
                 if marks and group.function in self._acknowledged.functions:
                     unsafe.append((group, reply))
                     continue
@@ -427,7 +428,7 @@ class Link:
                 self.calls += len(group.waiting)
                 _settle(group, reply=reply)
             if marks:
-                safe = await self._are_replicated(connection, len(marks), deadline)
+                safe = await self._are_replicated(connection, len(marks))
                 for group, reply in unsafe:
                     unanswered.remove(group)
                     self.calls += len(group.waiting)
@@ -465,9 +466,7 @@ class Link:
         packed = pack_command(mark)  # type: ignore[arg-type]
         return [_ASKING, packed] if watched.asking else [packed]
 
-    async def _are_replicated(
-        self, connection: AbstractConnection, marks: int, flight_deadline: float
-    ) -> bool:
+    async def _are_replicated(self, connection: AbstractConnection, marks: int) -> bool:
         """
         Read the `marks` replies of the mark, then wait; tell whether enough replicas hold what was written.
 
@@ -485,8 +484,7 @@ class Link:
             return False
         # A replica that was missing a moment ago is asked for once: what needs none must not wait behind it.
         patience_s = REPLICAS_S_MAX if self._replicas_in_step else 0.0
-        # The calls have been carried out; to lose the connection for the wait would help nobody.
-        deadline = min(self._loop.time() + patience_s, flight_deadline - _MARGIN_S)
+        deadline = self._loop.time() + patience_s
         while True:
             await connection.send_command(*self.wait, check_health=False)
             held = await connection.read_response(disable_decoding=True, timeout=math.inf)
