@@ -17,9 +17,10 @@ from typing import Annotated, Any, Final, NamedTuple, cast, get_args
 import typer
 from rich.console import Console
 
-from loadtest import find_limit, plan_file, report
+from loadtest import compare, find_limit, plan_file, report, verdicts
 from loadtest import scenario as scenarios
 from loadtest.api import ApiError, http_url
+from loadtest.folder import FolderError
 from loadtest.plan import Plan
 from loadtest.planners import make
 from loadtest.report import Exit, Result
@@ -31,6 +32,7 @@ from loadtest.tokens import SigningKey, TokenError
 from protocol.codec import CODECS
 
 DEV_MERCHANT_KEY: Final = "dev-key-demo"
+DEV_NEIGHBOUR_KEY: Final = "dev-key-other"
 DEV_TENANT: Final = "demo"
 DEV_SIGNING_KEY: Final = Path("liveroom-data/dev-key.json")
 PROCESSES_MAX: Final = 64
@@ -41,6 +43,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.command("plan")(plan_file.plan)
 app.command("new")(plan_file.new)
 app.command("find-limit")(find_limit.command)
+app.command("compare")(compare.command)
+app.command("judge")(verdicts.judge)
+app.command("report")(verdicts.report)
 
 
 @app.callback()
@@ -99,6 +104,14 @@ def _run(
     merchant_key: Annotated[
         str, typer.Option(envvar="LIVEROOM_MERCHANT_KEY", show_default=False, help="Default: the dev one.")
     ] = DEV_MERCHANT_KEY,
+    neighbour_key: Annotated[
+        str,
+        typer.Option(
+            envvar="LIVEROOM_NEIGHBOUR_KEY",
+            show_default=False,
+            help="Key of another tenant, whose viewers must see nothing of this. Default: the dev one; '' for none.",
+        ),
+    ] = DEV_NEIGHBOUR_KEY,
     signing_key: Annotated[
         Path | None,
         typer.Option(
@@ -175,6 +188,7 @@ def _run(
     settings = Settings(
         target=target,
         merchant_key=merchant_key,
+        neighbour_key=neighbour_key,
         seed=made.seed,
         codec=codec,
         processes=processes,
@@ -196,7 +210,7 @@ def _run(
         _against_own_server(made, settings, console, blow) if spawn else play(made, settings, console)
     )
     console.print(report.text(result), highlight=False, markup=False, soft_wrap=True)
-    console.print(f"results    {folder}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"results    {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     return result.exit_code
 
 
@@ -240,6 +254,7 @@ async def _against_own_server(plan: Plan, settings: Settings, console: Console, 
             settings,
             target=server.target,
             merchant_key=DEV_MERCHANT_KEY,
+            neighbour_key=DEV_NEIGHBOUR_KEY if settings.neighbour_key else "",
             signing_key=key,
             strike=strike,
         )
@@ -249,6 +264,9 @@ async def _against_own_server(plan: Plan, settings: Settings, console: Console, 
         return result
 
 
+_SECRET: Final = ("--merchant-key", "--neighbour-key")
+
+
 def _shown(arguments: list[str]) -> list[str]:
     """Return the command line without its secrets."""
     shown = [Path(arguments[0]).name]
@@ -256,10 +274,10 @@ def _shown(arguments: list[str]) -> list[str]:
     for argument in arguments[1:]:
         if hide:
             argument, hide = "…", False
-        elif argument == "--merchant-key":
+        elif argument in _SECRET:
             hide = True
-        elif argument.startswith("--merchant-key="):
-            argument = "--merchant-key=…"
+        elif argument.startswith(tuple(f"{option}=" for option in _SECRET)):
+            argument = argument.partition("=")[0] + "=…"
         shown.append(argument)
     return shown
 
@@ -269,7 +287,7 @@ def main() -> None:
     complaint = Console(stderr=True)
     try:
         code = app(standalone_mode=False)
-    except (ScenarioError, TokenError, ApiError, SpawnError) as error:
+    except (ScenarioError, TokenError, ApiError, SpawnError, FolderError) as error:
         complaint.print(f"liveroom-loadtest: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(Exit.USAGE)
     except GeneratorDied as error:

@@ -102,6 +102,8 @@ class Findings:
     viewers_checked: int = 0
     snapshots_checked: int = 0
     views_checked: int = 0
+    #: Viewers of another tenant.
+    neighbours_checked: int = 0
     sales: dict[str, SaleTally] = field(default_factory=dict)
     packets: dict[str, PacketTally] = field(default_factory=dict)
     board: BoardTally = field(default_factory=BoardTally)

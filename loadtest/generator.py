@@ -137,6 +137,10 @@ class Progress(Struct, kw_only=True):
     deliveries: dict[int, int]
     #: Delay in ticks → answers to claims and grabs, since the last progress.
     claims: dict[int, int]
+    #: Delay in ticks → accepted joins, since the last progress.
+    joins: dict[int, int]
+    #: Viewers watching, as the gauge last said to this process.
+    online: int
     #: Sale → units left, as this process last heard.
     stock: dict[str, int]
     outcomes: dict[str, int]
@@ -452,13 +456,15 @@ class Generator:
             overdue_us = self._now_us() - self._share.steps[self._numbers[self._next]].at_us
             lag_us = max(lag_us, overdue_us)
         claims: dict[int, int] = {}
+        joins: dict[int, int] = {}
         deliveries: dict[int, int] = {}
         faults: dict[str, int] = {}
         for room, desk in enumerate(self._desks):
             _add(deliveries, self._newly_delivered(room))
             _add(faults, desk.faults)
             _add(claims, desk.claims)
-            desk.claims = {}
+            _add(joins, desk.joins)
+            desk.claims, desk.joins = {}, {}
             for outcome in desk.outcomes[self._outcomes_told[room] :]:
                 key = f"{outcome.command} {outcome.code}"
                 self._outcome_counts[key] = self._outcome_counts.get(key, 0) + 1
@@ -484,6 +490,8 @@ class Generator:
             rss_bytes=_rss_bytes(),
             deliveries=deliveries,
             claims=claims,
+            joins=joins,
+            online=max((desk.recorder.online for desk in self._desks), default=0),
             stock={sale: left for desk in self._desks for sale, left in desk.recorder.stock.items()},
             outcomes=dict(self._outcome_counts),
             frames=sum(len(desk.recorder.frames) for desk in self._desks),

@@ -12,11 +12,12 @@ Bounds: the table of meanings grows with the distinct frames of a run (some doze
 reply), the lists with frames × viewers at 4 bytes; the cache of raw bytes is capped.
 """
 
+import gzip
 import hashlib
 import re
 import zlib
 from array import array
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import orjson
@@ -25,6 +26,12 @@ from msgspec import Struct
 from protocol.codec import Codec
 from protocol.errors import MalformedFrame
 from protocol.frames import Reply, Said, read_messages
+
+if TYPE_CHECKING:
+    Numbers = array[int]
+else:
+    # Python 3.11's arrays take no parameter, and the type is looked at when a history is read again.
+    Numbers = array
 
 #: Frames whose raw bytes are remembered. Some seconds of a very busy room; an older frame that comes again is merely
 #: read again.
@@ -261,7 +268,7 @@ class ViewerHistory(Struct):
     viewer: str
     actor: int
     #: Numbers of the frames read, in order.
-    frames: "array[int]"
+    frames: Numbers
     #: Close codes of connections that ended before the end; 1006 when the server just went away.
     lost: list[int]
     #: Whether the viewer was in the room when the run was over.
@@ -285,6 +292,13 @@ class ProcessHistory(Struct):
     room: int = 0
 
 
+class Neighbours(Struct, kw_only=True):
+    """What the viewers of another tenant saw, whose room has the same id."""
+
+    run: str
+    seen: ProcessHistory
+
+
 class History(Struct):
     """
     Everything a run's generators saw: of all its rooms, or of one (`apart`).
@@ -302,6 +316,8 @@ class History(Struct):
     faults: list[str] = []
     #: (id, last fact) of each room; empty if it is of one.
     places: list[tuple[str, int]] = []
+    #: None if no second tenant was at hand, and of all rooms but the main one.
+    neighbours: Neighbours | None = None
 
     def apart(self, room: int) -> "History":
         """Return what was seen of one room alone, by its number. Payments are for orders of the main room, 0."""
@@ -309,10 +325,21 @@ class History(Struct):
             return self
         name, seq = self.places[room]
         processes = [process for process in self.processes if process.room == room]
-        payments = [] if room else self.payments
+        payments, neighbours = ([], None) if room else (self.payments, self.neighbours)
         return msgspec.structs.replace(
-            self, room=name, final_seq=seq, processes=processes, payments=payments, places=[]
+            self,
+            room=name,
+            final_seq=seq,
+            processes=processes,
+            payments=payments,
+            neighbours=neighbours,
+            places=[],
         )
+
+    def clock(self) -> Clock:
+        """Return the best known relation of the run's clock to the store's."""
+        clocks = [process.clock for process in self.processes]
+        return min(clocks, key=lambda clock: clock.error_us, default=Clock())
 
 
 class Dump(Struct):
@@ -328,6 +355,8 @@ class Dump(Struct):
     orders: list[dict[str, Any]] = []
     #: Every arrival through a link, oldest first.
     shares: list[dict[str, Any]] = []
+    #: Every fact of the other tenant's room.
+    neighbour_events: list[dict[str, Any]] = []
 
 
 class Recorder:
@@ -345,6 +374,8 @@ class Recorder:
         self.frames: list[Frame] = []
         #: Sale → units left, as the gauge last said.
         self.stock: dict[str, int] = {}
+        #: Viewers watching, as the gauge last said.
+        self.online = 0
 
     def read(self, payload: bytes, raw: bytes | None, is_text: bool) -> tuple[Frame, list[Reply]]:
         """Return the frame's entry and the replies in it. A frame that cannot be read is an entry that says so."""
@@ -392,6 +423,8 @@ class Recorder:
         elif event.name == "stock":
             marks.append(StockSeen(body["sale"], body["left"], body["held"], body["sold"]))
             self.stock[body["sale"]] = body["left"]
+        elif event.name == "online":
+            self.online = body["now"]
         elif event.name == "packet":
             marks.append(PacketSeen(body["packet"], body["left"], body["grabbed"]))
         elif event.name == "you.order":
@@ -422,7 +455,7 @@ def _joined(ok: dict[str, Any]) -> JoinedSeen:
     )
 
 
-def last_seq(frames: list[Frame], numbers: "array[int]") -> int:
+def last_seq(frames: list[Frame], numbers: Numbers) -> int:
     """Return the last place among the facts that a viewer with these frames holds, 0 before the first join."""
     for number in reversed(numbers):
         for mark in reversed(frames[number].marks):
@@ -431,7 +464,7 @@ def last_seq(frames: list[Frame], numbers: "array[int]") -> int:
     return 0
 
 
-def last_comment(frames: list[Frame], numbers: "array[int]") -> int:
+def last_comment(frames: list[Frame], numbers: Numbers) -> int:
     """Return the highest comment a viewer with these frames has seen, 0 if none."""
     for number in reversed(numbers):
         for mark in reversed(frames[number].marks):
@@ -444,4 +477,25 @@ def last_comment(frames: list[Frame], numbers: "array[int]") -> int:
 
 def to_bytes(history: History) -> bytes:
     """Return the history as compressed MessagePack, for the record beside a report."""
-    return zlib.compress(msgspec.msgpack.encode(history, enc_hook=lambda value: value.tobytes()), level=6)
+    packed = msgspec.msgpack.encode(history, enc_hook=lambda value: value.tobytes())
+    return gzip.compress(packed, compresslevel=6, mtime=0)
+
+
+def from_bytes(data: bytes) -> History:
+    """
+    Return the history that `to_bytes` wrote.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return msgspec.msgpack.decode(gzip.decompress(data), type=History, dec_hook=_frames_of)
+    except (OSError, EOFError, zlib.error, msgspec.MsgspecError) as error:
+        raise ValueError(f"not a recorded history: {error}") from None
+
+
+def _frames_of(kind: type, value: Any) -> Any:
+    # Numbers of frames are the only values of a type of their own; they are written as raw bytes of this machine.
+    numbers = array("I")
+    numbers.frombytes(value)
+    return numbers

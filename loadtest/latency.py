@@ -63,6 +63,22 @@ class Delays:
         figures["max_ms"] = round(self.max_us() / 1000, 3)
         return figures
 
+    def spectrum(self) -> list[tuple[float, float]]:
+        """
+        Return percentiles and their delays in milliseconds, from 0 ever closer to 100.
+
+        Each step halves the rest half as often again as HdrHistogram's own tables, and ends where one delay is left.
+        """
+        points: list[tuple[float, float]] = []
+        rest = 1.0
+        while self.count and rest * self.count >= 1:
+            percentile = 100 * (1 - rest)
+            points.append((round(percentile, 6), self.percentile_us(percentile) / 1000))
+            rest *= 0.5**0.25
+        if points:
+            points.append((100.0, self.max_us() / 1000))
+        return points
+
     def encoded(self) -> str:
         """Return the histogram in the compressed form all HdrHistogram tools read."""
         encoded: Any = self._histogram.encode()

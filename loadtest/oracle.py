@@ -8,8 +8,10 @@ Decides whether the promises of docs/protocol.md were kept, by these invariants:
 - **I4 facts**: every viewer present gets each fact once, or a snapshot that says the same; what was acknowledged
   happened; comments that did not arrive were announced as thinned.
 - **I5 likes**: the total never falls on a connection and ends at the acknowledged sum, plus unknown outcomes at most.
-- **I8 tenants**: nobody sees anything that was not made by this run.
-- **wire**: every frame follows the protocol, and no lawful client is told that it broke it.
+- **I8 tenants**: nobody sees anything that was not made by this run, and viewers of another tenant, whose room has the
+  same id, see nothing of it.
+- **wire**: every frame follows the protocol, every command on a connection that stands is answered, and no lawful
+  client is told that it broke the protocol.
 
 Money, stock and the share board (I1, I2, I6, I7) are judged by `conservation.py`, from the same values.
 
@@ -29,17 +31,23 @@ from loadtest import conservation
 from loadtest.findings import Findings
 from loadtest.history import (
     MARK,
+    TICK_US,
     BrokenSeen,
     CommentSeen,
     Dump,
     FactSeen,
     Frame,
+    GrabSeen,
     History,
     JoinedSeen,
     LikesSeen,
+    Neighbours,
+    OrderSeen,
     OtherChatSeen,
     Outcome,
+    PacketSeen,
     ProcessHistory,
+    StockSeen,
     ThinnedSeen,
     ViewerHistory,
     digest,
@@ -105,6 +113,10 @@ class _Effect(NamedTuple):
 
 _NOWHERE: Final = _Standing("", 0, -1, 0)
 
+#: A command that is not answered for so long, while its connection stands until the end, never will be: a server that
+#: waits for its own store gives up and says `outcome_unknown` well before.
+ANSWERED_WITHIN_US: Final = 8_000_000
+
 
 def judge(plan: Plan, history: History, dump: Dump) -> Findings:
     """Return everything that is wrong with a run."""
@@ -127,6 +139,9 @@ class _Judge:
         self._expected_seq = history.final_seq
         self._likes_final = int(dump.stats["likes"])
         self._dump_facts = {event["seq"]: digest(event) for event in dump.events}
+        #: Contents of the other tenant's facts that are none of ours.
+        self._foreign = {digest(event) for event in dump.neighbour_events} - set(self._dump_facts.values())
+        self._neighbour = "" if history.neighbours is None else f"{history.neighbours.run}-"
         self._epoch = _last_epoch(history)
         #: (epoch, seq) → digest, from the first place that told.
         self._facts: dict[tuple[str, int], int] = {}
@@ -144,9 +159,12 @@ class _Judge:
         self._check_dump()
         for process in self._history.processes:
             self._check_process(process)
+        if self._history.neighbours is not None:
+            self._check_neighbours(self._history.neighbours)
         self._check_comments()
         self._check_likes()
         self._check_commands()
+        self._check_answers()
         found.facts = len(self._dump_facts)
         return found
 
@@ -232,7 +250,9 @@ class _Judge:
         facts = comments = missing = thinned = others = 0
         disorder = False
         for mark in frame.marks:
-            if isinstance(mark, FactSeen):
+            if isinstance(mark, FactSeen) and mark.digest in self._foreign:
+                problems.append((TENANTS, f"fact {mark.seq} ({mark.name}) of another tenant's room"))
+            elif isinstance(mark, FactSeen):
                 facts += 1
                 wrong = self._check_fact(epoch, mark.seq, mark.digest)
                 if wrong is not None:
@@ -240,6 +260,12 @@ class _Judge:
                 if mark.seq != seq + 1 or not epoch:
                     disorder = True
                 seq = max(seq, mark.seq)
+            elif (
+                isinstance(mark, CommentSeen) and self._neighbour and mark.sender.startswith(self._neighbour)
+            ):
+                problems.append(
+                    (TENANTS, f"comment {mark.comment} of {mark.sender}, who is another tenant's")
+                )
             elif isinstance(mark, CommentSeen):
                 comments += 1
                 problems.extend(self._comment_problems(mark, comment))
@@ -382,6 +408,39 @@ class _Judge:
         ):
             self._found.add(FACTS, "the folded view differs from the snapshot in 'comments'", viewer.viewer)
 
+    def _check_neighbours(self, neighbours: Neighbours) -> None:
+        """Viewers of another tenant see what is theirs and nothing else."""
+        found, frames = self._found, neighbours.seen.frames
+        theirs = {digest(event) for event in self._dump.neighbour_events}
+        ours = set(self._dump_facts.values())
+        for viewer in neighbours.seen.viewers:
+            found.neighbours_checked += 1
+            for number in viewer.frames:
+                for mark in frames[number].marks:
+                    if isinstance(mark, FactSeen):
+                        if mark.digest in ours - theirs:
+                            what = f"fact {mark.seq} ({mark.name})"
+                        elif mark.digest not in theirs:
+                            found.add(
+                                ORDER, f"fact {mark.seq} is not among the facts of its room", viewer.viewer
+                            )
+                            continue
+                        else:
+                            continue
+                    elif isinstance(mark, CommentSeen | OtherChatSeen):
+                        if mark.sender.startswith(self._neighbour):
+                            continue
+                        what = f"something that {mark.sender} said or did"
+                    elif isinstance(mark, JoinedSeen):
+                        if mark.viewer == viewer.viewer:
+                            continue
+                        what = f"the place of {mark.viewer}"
+                    elif isinstance(mark, StockSeen | PacketSeen | OrderSeen | GrabSeen):
+                        what = f"a campaign ({type(mark).__name__})"
+                    else:
+                        continue
+                    found.add(TENANTS, f"another tenant's viewer was sent {what}", viewer.viewer)
+
     # --- what senders were told ---------------------------------------------------------------------------
 
     def _check_comments(self) -> None:
@@ -463,6 +522,26 @@ class _Judge:
                     FACTS, f"{acknowledged[fact]} × {fact} acknowledged, but the room has {made[fact]}"
                 )
 
+    def _check_answers(self) -> None:
+        """Every command gets exactly one reply, as long as its connection stands."""
+        actors = {viewer.actor: viewer for process in self._history.processes for viewer in process.viewers}
+        back_us = _last_joins_us(self._history)
+        for outcome in self._outcomes.values():
+            if outcome.code != "unanswered" or not outcome.tries:
+                continue
+            viewer = actors.get(self._plan.steps[outcome.step].actor)
+            if viewer is None or not viewer.present or outcome.asked_us <= back_us.get(viewer.viewer, 0):
+                # Lost with its connection: nobody is owed an answer there.
+                continue
+            waited_us = outcome.done_us - outcome.asked_us
+            if waited_us > ANSWERED_WITHIN_US:
+                self._found.add(
+                    WIRE,
+                    f"step {outcome.step} ({outcome.command}) was not answered in {waited_us / 1e6:.0f} s, "
+                    f"though its connection stood",
+                    viewer.viewer,
+                )
+
 
 class _Snapshots:
     """What a snapshot at each place must say: the facts up to there, folded into an empty room."""
@@ -504,6 +583,18 @@ def _last_epoch(history: History) -> str:
                 if isinstance(mark, JoinedSeen) and max(frame.ticks, default=0) > latest:
                     latest, epoch = max(frame.ticks, default=0), mark.epoch
     return epoch
+
+
+def _last_joins_us(history: History) -> dict[str, int]:
+    """Return viewer → when they were last told that they are in the room, microseconds of the run."""
+    moments: dict[str, int] = {}
+    for process in history.processes:
+        for frame in process.frames:
+            for mark in frame.marks if frame.private else ():
+                if isinstance(mark, JoinedSeen):
+                    at_us = max(frame.ticks, default=0) * TICK_US
+                    moments[mark.viewer] = max(at_us, moments.get(mark.viewer, 0))
+    return moments
 
 
 def _is_ours(event: dict[str, Any], run: str) -> bool:

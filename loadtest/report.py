@@ -8,10 +8,11 @@ command, so that somebody else can repeat them.
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from importlib import metadata
 from pathlib import Path
@@ -20,16 +21,18 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from loadtest import latency
+from loadtest import latency, timeline
 from loadtest.findings import Findings
-from loadtest.history import TICK_US, FactSeen, History, Outcome
+from loadtest.history import History, Outcome
 from loadtest.latency import Delays
+from loadtest.meter import Usage
 from loadtest.plan import Plan
 from loadtest.scenario import thresholds
 from loadtest.sections import Honesty
 from loadtest.swarm import Swarm
+from loadtest.timeline import Counts, Pulse, Timeline
 
-SUMMARY_VERSION: Final = 1
+SUMMARY_VERSION: Final = 2
 _PACKAGES: Final = ("liveroom", "websockets", "uvloop", "orjson", "msgspec", "hdrhistogram")
 
 
@@ -97,6 +100,8 @@ class Result(Struct, kw_only=True):
     target: str
     room: str
     command: list[str]
+    #: The command line that plays the same plan again.
+    replay: str
     started_at: str
     seconds: float
     machine: dict[str, Any]
@@ -116,6 +121,9 @@ class Result(Struct, kw_only=True):
     violations: list[dict[str, Any]]
     violations_total: int
     histograms: dict[str, str]
+    #: Subject → percentile and milliseconds, closer and closer to 100.
+    spectrum: dict[str, list[tuple[float, float]]]
+    timeline: Timeline
 
     def to_bytes(self) -> bytes:
         """Return the summary as JSON for people and programs."""
@@ -149,60 +157,17 @@ def gauges(swarm: Swarm, honesty: Honesty) -> Gauges:
     )
 
 
-def delays(plan: Plan, history: History) -> dict[str, Delays]:
-    """
-    Return the histograms of a run, each from the intended moment.
-
-    They are delivery, fact, join, resume, reply, claim, grab, cut. A join is somebody's first, the planned returns
-    after it are `resume`. Claims and grabs of viewers whose connection the plan cuts wait for their return; they are
-    counted apart, as `cut`.
-    """
-    comments_us = {
-        number: step.at_us
-        for number, step in enumerate(plan.steps)
-        if step.command.get("cmd") == "comment.send"
-    }
-    delivery: Counter[int] = Counter()
-    for process in history.processes:
-        delivery.update(latency.delivery_counts(process.frames, comments_us))
-    answers = {name: Delays() for name in ("join", "resume", "reply", "claim", "grab", "cut")}
-    came: dict[int, int] = {}
-    for number, step in enumerate(plan.steps):
-        if step.verb == "join":
-            came.setdefault(step.actor, number)
-    cut = {step.actor for step in plan.steps if step.verb == "cut"}
-    subjects = {"room.join": "join", "seckill.claim": "claim", "redpacket.grab": "grab"}
-    for outcome in _outcomes(history):
-        subject = subjects.get(outcome.command, "reply")
-        if subject == "join" and outcome.step != came.get(plan.steps[outcome.step].actor):
-            subject = "resume"
-        # Who claims wants to know, and a refusal is as good an answer as any: most of them get one.
-        claims = subject in ("claim", "grab")
-        if claims and plan.steps[outcome.step].actor in cut:
-            subject = "cut"
-        if outcome.code == "ok" or (claims and outcome.definite and outcome.tries):
-            answers[subject].record(outcome.done_us - outcome.intended_us)
-    return {"delivery": latency.from_ticks(delivery), "fact": _facts(history)} | answers
-
-
-def _facts(history: History) -> Delays:
-    """
-    Return the delay between the first viewer's reading of a fact and each other's: the skew of the fan-out.
-
-    Facts have no step in them, so their first sight anywhere is the origin.
-    """
-    ticks: dict[tuple[int, int], Counter[int]] = {}
-    for process in history.processes:
-        for frame in process.frames:
-            for mark in frame.marks:
-                if isinstance(mark, FactSeen):
-                    ticks.setdefault((process.room, mark.seq), Counter()).update(frame.ticks)
-    skew = Delays()
-    for seen in ticks.values():
-        first = min(seen, default=0)
-        for tick, viewers in seen.items():
-            skew.record((tick - first) * TICK_US, viewers)
-    return skew
+def delays(counts: Counts) -> dict[str, Delays]:
+    """Return the histograms of a run by subject, each from the intended moment."""
+    histograms: dict[str, Delays] = {}
+    for subject, seconds in counts.items():
+        whole: Counter[int] = Counter()
+        for delays_us in seconds.values():
+            whole.update(delays_us)
+        histograms[subject] = Delays()
+        for delay_us, count in whole.items():
+            histograms[subject].record(delay_us, count)
+    return histograms
 
 
 def build(
@@ -215,10 +180,19 @@ def build(
     command: Sequence[str],
     started_at: str,
     seconds: float,
+    counts: Counts | None = None,
+    pulses: Iterable[Pulse] = (),
+    usage: Iterable[Usage] = (),
 ) -> Result:
-    """Return the result of a run."""
+    """
+    Return the result of a run.
+
+    `counts` are the delays as `timeline.counts` finds them, for callers who have them already.
+    """
     scenario = plan.scenario
-    histograms = delays(plan, history) | {"lag": swarm.lags}
+    if counts is None:
+        counts = timeline.counts(plan, history)
+    histograms = delays(counts) | {"lag": swarm.lags}
     figures = {name: histogram.figures() for name, histogram in histograms.items()}
     outcomes = Counter(f"{outcome.command} {outcome.code}" for outcome in _outcomes(history))
     own = gauges(swarm, scenario.honesty)
@@ -238,6 +212,7 @@ def build(
         target=target,
         room=history.room,
         command=list(command),
+        replay=replay(command, plan.seed),
         started_at=started_at,
         seconds=round(seconds, 3),
         machine=machine(),
@@ -251,6 +226,7 @@ def build(
             "viewers_checked": findings.viewers_checked,
             "snapshots_checked": findings.snapshots_checked,
             "views_checked": findings.views_checked,
+            "neighbours_checked": findings.neighbours_checked,
             "facts": findings.facts,
             "facts_delivered": findings.facts_delivered,
             "comments_accepted": findings.comments_accepted,
@@ -277,7 +253,17 @@ def build(
         violations=[msgspec.to_builtins(violation) for violation in findings.violations],
         violations_total=findings.total,
         histograms={name: histogram.encoded() for name, histogram in histograms.items()},
+        spectrum={name: histogram.spectrum() for name, histogram in histograms.items() if histogram.count},
+        timeline=timeline.build(plan, history, counts, pulses, usage),
     )
+
+
+def replay(command: Sequence[str], seed: int) -> str:
+    """Return the command line that plays the same plan again: this one, with the seed said."""
+    words = list(command)
+    if not any(word == "--seed" or word.startswith("--seed=") for word in words):
+        words += ["--seed", str(seed)]
+    return shlex.join(words)
 
 
 def judge_run(
@@ -471,9 +457,13 @@ def text(result: Result) -> str:
     if len(result.reasons) > len(shown):
         lines.append(f"           and {len(result.reasons) - len(shown)} more in summary.json")
     if result.verdict == "violated":
-        lines.append(f"           replay: the same command with --seed {result.seed}")
+        lines.append(f"           replay: {result.replay}")
     elif result.verdict == "pass":
         lines.append("           every fact at every viewer once, in one order; likes exact")
+        if counts["neighbours_checked"]:
+            lines.append(
+                "           nothing of this room at another tenant's viewers, and nothing of theirs here"
+            )
         if result.campaigns["sales"]:
             lines.append(
                 "           no unit sold twice, no acknowledged order lost, none won early; every claim explained"
@@ -523,11 +513,3 @@ def _answers(tally: dict[str, Any]) -> str:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} × {count:,}" for name, count in counts.items())
-
-
-def write(result: Result, plan: Plan, history_bytes: bytes, out: Path) -> None:
-    """Write `summary.json`, the plan and the history into `out`."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "summary.json").write_bytes(result.to_bytes() + b"\n")
-    (out / "plan.json.gz").write_bytes(plan.to_bytes())
-    (out / "history.msgpack.z").write_bytes(history_bytes)

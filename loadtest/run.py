@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +17,21 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from loadtest import history, planners, report
+from loadtest import folder, planners, report, timeline
+from loadtest import meter as meters
 from loadtest import swarm as swarms
 from loadtest.api import MerchantApi
 from loadtest.live import LiveView
-from loadtest.plan import Plan
+from loadtest.meter import Meter
+from loadtest.neighbours import NextDoor
+from loadtest.plan import MAIN_ROOM, Plan
 from loadtest.report import Result
 from loadtest.rooms import Rooms, judge
 from loadtest.scenario import Scenario, ScenarioError
 from loadtest.shop import Shop
 from loadtest.sources import processes_for
 from loadtest.swarm import Swarm
+from loadtest.timeline import Pulse
 from loadtest.tokens import SigningKey
 
 #: Tokens outlive the run by this much.
@@ -37,6 +41,8 @@ HTTP_TOKENS_MAX: Final = 20_000
 
 #: How long payments under way may take after the end.
 PAYMENTS_TIMEOUT_S: Final = 20.0
+#: Moments noted: a day of them.
+PULSES_MAX: Final = 86_400
 #: If nobody says when to strike: this long after the moment everything is about.
 STRIKE_AFTER_PEAK_S: Final = 0.03
 
@@ -64,6 +70,8 @@ class Settings:
     processes: int = 1
     #: Signs tokens here; without it they are asked for over HTTP.
     signing_key: SigningKey | None = None
+    #: A key of another tenant, whose viewers live next door; empty for none.
+    neighbour_key: str = field(default="", repr=False)
     out: Path | None = None
     strike: Strike | None = None
     #: The command line as it may be shown: without secrets.
@@ -103,7 +111,10 @@ async def play(plan: Plan, settings: Settings, console: Console) -> Result:
     scenario = plan.scenario
     tag = run_tag(plan.seed, time.time_ns() // 1_000_000)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    async with MerchantApi(settings.target, settings.merchant_key) as api:
+    async with (
+        MerchantApi(settings.target, settings.merchant_key) as api,
+        MerchantApi(settings.target, settings.neighbour_key) as other,
+    ):
         rooms = Rooms(api, plan, tag)
         await rooms.open()
         tokens = await _tokens(api, plan, settings, tag, rooms.ids)
@@ -116,12 +127,16 @@ async def play(plan: Plan, settings: Settings, console: Console) -> Result:
             tokens=tokens,
             processes=processes_for(plan.connections_max(), settings.processes),
         )
-        async with Swarm(parts, scenario.honesty.silent_s) as swarm:
-            with LiveView(console, plan, swarm) as view:
+        neighbours = NextDoor(other, run=tag, room=rooms.main, target=settings.target, seed=settings.seed)
+        async with neighbours as next_door, Swarm(parts, scenario.honesty.silent_s) as swarm:
+            beside = bool(settings.neighbour_key) and await next_door.open(_ttl_s(plan))
+            meter, pulses = Meter(swarm.pids, settings.target), list[Pulse]()
+            with LiveView(console, plan, swarm, meter) as view:
                 swarm.on_progress = view.show
                 view.phase("playing")
                 shop = Shop(api, plan, tag, rooms.main)
-                faults = await _play(plan, settings, swarm, shop)
+                async with _watching(swarm, meter, pulses):
+                    faults = await _play(plan, settings, swarm, shop, next_door)
                 view.phase("draining")
                 places = await rooms.close_with_a_fact()
                 await swarm.drain(places, scenario.drain.deadline_s)
@@ -130,7 +145,10 @@ async def play(plan: Plan, settings: Settings, console: Console) -> Result:
             seconds = time.monotonic() - swarm.started_s
             dumps = await rooms.dump()
             await rooms.end()
+            if beside:
+                recorded.neighbours, dumps[MAIN_ROOM].neighbour_events = await next_door.close()
             findings = judge(plan, recorded, dumps)
+            counts = timeline.counts(plan, recorded)
             result = report.build(
                 plan=plan,
                 swarm=swarm,
@@ -140,19 +158,23 @@ async def play(plan: Plan, settings: Settings, console: Console) -> Result:
                 command=settings.command,
                 started_at=started_at,
                 seconds=seconds,
+                counts=counts,
+                pulses=pulses,
+                usage=meter.samples,
             )
     if settings.out is not None:
-        report.write(result, plan, history.to_bytes(recorded), settings.out)
+        folder.write(settings.out, result, folder.Evidence(plan, recorded, dumps), counts)
     return result
 
 
-async def _play(plan: Plan, settings: Settings, swarm: Swarm, shop: Shop) -> list[str]:
+async def _play(plan: Plan, settings: Settings, swarm: Swarm, shop: Shop, next_door: NextDoor) -> list[str]:
     """Play the plan, with the shop open and the server struck if that is asked for; return what was done to it."""
     striking: asyncio.Task[str] | None = None
 
     def begun() -> None:
         nonlocal striking
         shop.open(swarm.started_s)
+        next_door.begin(swarm.started_s)
         if settings.strike is not None:
             striking = asyncio.create_task(_strike(plan, settings.strike, swarm.started_s))
 
@@ -168,6 +190,29 @@ async def _play(plan: Plan, settings: Settings, swarm: Swarm, shop: Shop) -> lis
     return faults
 
 
+@contextlib.asynccontextmanager
+async def _watching(swarm: Swarm, meter: Meter, pulses: list[Pulse]) -> AsyncIterator[None]:
+    """Note once a second how things stand, while the block lasts."""
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(meters.PERIOD_S)
+            at_s = time.monotonic() - swarm.started_s if swarm.started_s else 0.0
+            meter.look(at_s)
+            if swarm.started_s and len(pulses) < PULSES_MAX:
+                lag_us = max((progress.lag_us for progress in swarm.progress.values()), default=0)
+                joined, left = swarm.total("joined"), swarm.stock_left()
+                pulses.append(Pulse(round(at_s, 2), joined, round(lag_us / 1000, 1), left))
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
 async def _strike(plan: Plan, strike: Strike, started_s: float) -> str:
     at_s = plan.peak_us / 1e6 + STRIKE_AFTER_PEAK_S if strike.at_s is None else strike.at_s
     await asyncio.sleep(started_s + at_s - time.monotonic())
@@ -175,8 +220,12 @@ async def _strike(plan: Plan, strike: Strike, started_s: float) -> str:
     return f"at {struck_s:.2f} s: {await strike.blow()}"
 
 
+def _ttl_s(plan: Plan) -> int:
+    return int(plan.end_us / 1e6) + TOKEN_SPARE_S
+
+
 async def _tokens(api: MerchantApi, plan: Plan, settings: Settings, tag: str, rooms: list[str]) -> list[str]:
-    ttl_s = int(plan.end_us / 1e6) + TOKEN_SPARE_S
+    ttl_s = _ttl_s(plan)
     if settings.signing_key is not None:
         key = settings.signing_key
         return [

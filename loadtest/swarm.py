@@ -106,6 +106,8 @@ class Swarm:
         self.claims = Delays()
         #: Longest time any process stood still.
         self.stall_us = 0
+        #: Every accepted join so far.
+        self.joins = Delays()
         #: (seconds since the start, process, share of a core).
         self.cpu: list[tuple[float, int, float]] = []
         self.on_progress: Callable[[], None] = lambda: None
@@ -159,6 +161,7 @@ class Swarm:
             self.lags.add(from_ticks(message.lags))
             self.deliveries.add(from_ticks(message.deliveries))
             self.claims.add(from_ticks(message.claims))
+            self.joins.add(from_ticks(message.joins))
             self.cpu.append((time.monotonic() - self.started_s, process, message.cpu_share))
             self.on_progress()
         else:

@@ -116,6 +116,8 @@ class Desk:
         self.share_tokens: dict[int, tuple[str, str]] = {}
         #: Answers to claims: delay in ticks from the intended moment → how many.
         self.claims: dict[int, int] = {}
+        #: Accepted joins of the plan, likewise.
+        self.joins: dict[int, int] = {}
         #: How something is done some seconds later.
         self.later: Callable[[float, Callable[[], None]], None] = _later
         self.on_close: Callable[[Viewer], None] = lambda viewer: None
@@ -350,6 +352,9 @@ class Viewer(asyncio.Protocol):
             outcome.value = int(reply.ok.get("total", 0))
         elif cmd == "room.join":
             self._entered(asked, reply.ok, now_us)
+            if asked.step >= 0:
+                tick = max(0, now_us - asked.intended_us) // history.TICK_US
+                desk.joins[tick] = desk.joins.get(tick, 0) + 1
             if asked.via:
                 outcome.said = {"via": asked.via}
         if asked.step >= 0:

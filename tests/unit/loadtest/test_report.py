@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from loadtest import report
+from loadtest import report, timeline
 from loadtest.findings import BoardTally, Findings, PacketTally, SaleTally
 from loadtest.generator import Progress
 from loadtest.history import FactSeen, Frame, History, Outcome, ProcessHistory
@@ -57,6 +57,8 @@ def a_progress(*, late: int = 0, left: int = 0, cpu: float = 0.1) -> Progress:
         rss_bytes=1,
         deliveries={},
         claims={},
+        joins={},
+        online=0,
         stock={},
         outcomes={},
         frames=0,
@@ -158,7 +160,7 @@ def test_skew_of_a_fact_counts_from_its_first_sight() -> None:
     frame = Frame(0, [FactSeen(1, 1, "notice")], {100: 1, 130: 4}, False)
     history = History("s", "r", 1, [ProcessHistory(0, [frame], [], [])])
 
-    skew = report.delays(plan, history)["fact"]
+    skew = report.delays(timeline.counts(plan, history))["fact"]
 
     assert skew.count == 5
     assert skew.max_us() == pytest.approx(3000, rel=0.001)
