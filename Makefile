@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
-.PHONY: run test check format bench docs constraints soak chaos clean
+.PHONY: run test check format bench docs constraints soak sabotage chaos clean
 
 run: $(STAMP)            ## a live demo room; prints the URLs of its pages
 	$(BIN)/liveroom demo
@@ -30,6 +30,9 @@ docs: $(STAMP)           ## regenerate the schemas under docs/ from the code
 bench: $(STAMP)          ## the benchmarks; see benchmarks/README.md
 	@$(if $(BENCHES),,echo "no benchmarks yet; see benchmarks/README.md")
 	@set -e; for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench; done
+
+sabotage: $(STAMP)       ## planted bugs in larger runs: all must be named, twenty clean runs raise nothing
+	$(BIN)/python -m pytest tests/sabotage -m soak -o addopts= -o timeout=600 $(PYTEST_ARGS)
 
 soak: $(STAMP)           ## minutes-long tests that `make test` leaves out
 	$(BIN)/python -m pytest -m soak -o addopts= -o timeout=1800 $(PYTEST_ARGS)

@@ -8,7 +8,7 @@ one of another user, has no figures, and nothing is made up for it.
 
 import ipaddress
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -73,8 +73,7 @@ def server_processes(target: str) -> list[psutil.Process]:
 class Meter:
     """The figures of one run. `samples` holds all of them, `latest` those of the last look by group."""
 
-    def __init__(self, generators: Callable[[], Iterable[int]], target: str) -> None:
-        self._generators = generators
+    def __init__(self, target: str) -> None:
         self._target = target
         self._server: list[psutil.Process] = []
         #: (process id, its start) → processor seconds so far.
@@ -83,12 +82,16 @@ class Meter:
         self.samples: list[Usage] = []
         self.latest: dict[str, Usage] = {}
 
-    def look(self, at_s: float) -> None:
-        """Take one sample, `at_s` seconds after the start of the run. The first one only sets the mark."""
+    def look(self, at_s: float, generators: Iterable[int]) -> None:
+        """
+        Take one sample, `at_s` seconds after the start of the run; the first one only sets the mark.
+
+        Asking the system about all processes may take a tenth of a second: call this in a thread, one at a time.
+        """
         if not any(process.is_running() for process in self._server):
             self._server = server_processes(self._target)
         groups: dict[str, list[psutil.Process]] = {"generator": [], "server": [], "store": []}
-        for pid in self._generators():
+        for pid in generators:
             try:
                 groups["generator"].append(psutil.Process(pid))
             except psutil.Error:

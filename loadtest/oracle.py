@@ -115,7 +115,7 @@ _NOWHERE: Final = _Standing("", 0, -1, 0)
 
 #: A command that is not answered for so long, while its connection stands until the end, never will be: a server that
 #: waits for its own store gives up and says `outcome_unknown` well before.
-ANSWERED_WITHIN_US: Final = 8_000_000
+ANSWERED_WITHIN_US: Final = 5_000_000
 
 
 def judge(plan: Plan, history: History, dump: Dump) -> Findings:
@@ -530,8 +530,10 @@ class _Judge:
             if outcome.code != "unanswered" or not outcome.tries:
                 continue
             viewer = actors.get(self._plan.steps[outcome.step].actor)
-            if viewer is None or not viewer.present or outcome.asked_us <= back_us.get(viewer.viewer, 0):
-                # Lost with its connection: nobody is owed an answer there.
+            if viewer is None or not viewer.present:
+                continue
+            if viewer.lost and outcome.asked_us <= back_us.get(viewer.viewer, 0):
+                # Asked on a connection that was lost: nobody is owed an answer there.
                 continue
             waited_us = outcome.done_us - outcome.asked_us
             if waited_us > ANSWERED_WITHIN_US:

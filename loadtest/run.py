@@ -130,7 +130,7 @@ async def play(plan: Plan, settings: Settings, console: Console) -> Result:
         neighbours = NextDoor(other, run=tag, room=rooms.main, target=settings.target, seed=settings.seed)
         async with neighbours as next_door, Swarm(parts, scenario.honesty.silent_s) as swarm:
             beside = bool(settings.neighbour_key) and await next_door.open(_ttl_s(plan))
-            meter, pulses = Meter(swarm.pids, settings.target), list[Pulse]()
+            meter, pulses = Meter(settings.target), list[Pulse]()
             with LiveView(console, plan, swarm, meter) as view:
                 swarm.on_progress = view.show
                 view.phase("playing")
@@ -147,23 +147,29 @@ async def play(plan: Plan, settings: Settings, console: Console) -> Result:
             await rooms.end()
             if beside:
                 recorded.neighbours, dumps[MAIN_ROOM].neighbour_events = await next_door.close()
-            findings = judge(plan, recorded, dumps)
-            counts = timeline.counts(plan, recorded)
-            result = report.build(
-                plan=plan,
-                swarm=swarm,
-                history=recorded,
-                findings=findings,
-                target=settings.target,
-                command=settings.command,
-                started_at=started_at,
-                seconds=seconds,
-                counts=counts,
-                pulses=pulses,
-                usage=meter.samples,
-            )
-    if settings.out is not None:
-        folder.write(settings.out, result, folder.Evidence(plan, recorded, dumps), counts)
+
+            def conclude() -> Result:
+                findings = judge(plan, recorded, dumps)
+                counts = timeline.counts(plan, recorded)
+                result = report.build(
+                    plan=plan,
+                    swarm=swarm,
+                    history=recorded,
+                    findings=findings,
+                    target=settings.target,
+                    command=settings.command,
+                    started_at=started_at,
+                    seconds=seconds,
+                    counts=counts,
+                    pulses=pulses,
+                    usage=meter.samples,
+                )
+                if settings.out is not None:
+                    folder.write(settings.out, result, folder.Evidence(plan, recorded, dumps), counts)
+                return result
+
+            # Judging a large run takes seconds; whatever else lives in this loop goes on meanwhile.
+            result = await asyncio.to_thread(conclude)
     return result
 
 
@@ -198,7 +204,7 @@ async def _watching(swarm: Swarm, meter: Meter, pulses: list[Pulse]) -> AsyncIte
         while True:
             await asyncio.sleep(meters.PERIOD_S)
             at_s = time.monotonic() - swarm.started_s if swarm.started_s else 0.0
-            meter.look(at_s)
+            await asyncio.to_thread(meter.look, at_s, swarm.pids())
             if swarm.started_s and len(pulses) < PULSES_MAX:
                 lag_us = max((progress.lag_us for progress in swarm.progress.values()), default=0)
                 joined, left = swarm.total("joined"), swarm.stock_left()

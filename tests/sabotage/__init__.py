@@ -1,0 +1,1 @@
+"""Planted bugs: does the load test's oracle name them?"""
