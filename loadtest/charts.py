@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, Literal
 
 LEFT: Final = 64
@@ -27,6 +28,9 @@ LETTER: Final = 6.1
 #: Points drawn of one series; more are thinned by keeping the highest of neighbours.
 POINTS_MAX: Final = 600
 
+#: Lines of more points have no dots.
+DOTS_MAX: Final = 40
+
 Point = tuple[float, float]
 Format = Callable[[float], str]
 
@@ -40,6 +44,8 @@ class Series:
     colour: str
     points: Sequence[Point]
     kind: Literal["line", "area", "bars"] = "line"
+    #: A line is not drawn across more than this much without a point.
+    gap: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,18 +237,29 @@ def _line(drawing: _Drawing, series: Series) -> None:
     if not points:
         return
     colour = f"var(--{series.colour})"
-    places = [(drawing.x(x), drawing.y(y)) for x, y in points]
-    path = "M" + "L".join(f"{x} {y}" for x, y in places)
-    if series.kind == "area":
-        base = drawing.bottom
-        drawing.add(
-            f'<path class="area" fill="{colour}" d="{path}L{places[-1][0]} {base}L{places[0][0]} {base}Z"/>'
-        )
-    if len(places) > 1:
-        drawing.add(f'<path class="line" stroke="{colour}" d="{path}"/>')
-    if len(places) <= 40:
-        for x, y in places:
-            drawing.add(f'<circle class="dot" cx="{x}" cy="{y}" r="2.2" fill="{colour}"/>')
+    for stretch in _stretches(points, series.gap):
+        places = [(drawing.x(x), drawing.y(y)) for x, y in stretch]
+        path = "M" + "L".join(f"{x} {y}" for x, y in places)
+        if series.kind == "area":
+            base = drawing.bottom
+            drawing.add(
+                f'<path class="area" fill="{colour}" d="{path}L{places[-1][0]} {base}L{places[0][0]} {base}Z"/>'
+            )
+        if len(places) > 1:
+            drawing.add(f'<path class="line" stroke="{colour}" d="{path}"/>')
+        if len(places) == 1 or len(points) <= DOTS_MAX:
+            for x, y in places:
+                drawing.add(f'<circle class="dot" cx="{x}" cy="{y}" r="2.2" fill="{colour}"/>')
+
+
+def _stretches(points: Sequence[Point], gap: float) -> list[list[Point]]:
+    """Cut a line where nothing is known for longer than `gap`."""
+    stretches = [[points[0]]]
+    for before, point in pairwise(points):
+        if point[0] - before[0] > gap:
+            stretches.append([])
+        stretches[-1].append(point)
+    return stretches
 
 
 def _bars(drawing: _Drawing, rows: Sequence[Series]) -> None:

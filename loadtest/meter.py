@@ -76,6 +76,8 @@ class Meter:
     def __init__(self, target: str) -> None:
         self._target = target
         self._server: list[psutil.Process] = []
+        #: Everything that was ever found to belong to it and still runs.
+        self._known: dict[int, psutil.Process] = {}
         #: (process id, its start) → processor seconds so far.
         self._spent: dict[tuple[int, float], float] = {}
         self._then_s: float | None = None
@@ -99,8 +101,14 @@ class Meter:
         for top in self._server:
             try:
                 # Asked anew each time: a store or a worker that died was started again.
-                for process in (top, *top.children(recursive=True)):
-                    groups["store" if process.name().startswith(_STORES) else "server"].append(process)
+                self._known |= {process.pid: process for process in (top, *top.children(recursive=True))}
+            except psutil.Error:
+                continue
+        # A store outlives a killed server, and is nobody's child from then on.
+        self._known = {pid: process for pid, process in self._known.items() if process.is_running()}
+        for process in self._known.values():
+            try:
+                groups["store" if process.name().startswith(_STORES) else "server"].append(process)
             except psutil.Error:
                 continue
         spent: dict[tuple[int, float], float] = {}

@@ -516,6 +516,8 @@ class _Judge:
         )
         # A card also changes with the stock of its sale.
         made["item.put"] -= _cards_of_stock(self._dump.events)
+        # Removing what is explained says first that nothing is.
+        unknown["item.explaining"] += _ended_by_removal(self._dump.events)
         for fact in sorted(set(FACT_OF.values())):
             if not acknowledged[fact] <= made[fact] <= acknowledged[fact] + unknown[fact]:
                 self._found.add(
@@ -618,6 +620,21 @@ def _cards_of_stock(events: list[dict[str, Any]]) -> int:
                 count += 1
             cards[event["item"]] = card
         before = event["ev"]
+    return count
+
+
+def _ended_by_removal(events: list[dict[str, Any]]) -> int:
+    """Return how often explaining may have ended because the item was removed: by a fact right before that of it."""
+    explained: str | None = None
+    count, ended = 0, None
+    for event in events:
+        if event["ev"] == "item.removed" and ended is not None and event["item"] == ended:
+            count += 1
+        ended = None
+        if event["ev"] == "item.explaining":
+            if event["item"] is None:
+                ended = explained
+            explained = event["item"]
     return count
 
 

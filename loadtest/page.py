@@ -27,6 +27,8 @@ VIOLATIONS_SHOWN_MAX: Final = 60
 #: Codes with a colour of their own; the rest share one.
 CODES_SHOWN_MAX: Final = 6
 HALF: Final = 512
+#: A second without anything due interrupts a line of seconds.
+GAP_S: Final = 1.5
 _MIB: Final = 1 << 20
 
 LABELS: Final = {
@@ -165,15 +167,15 @@ def _tiles(result: Result) -> str:
             tiles.append((label, *delay(subject)))
     tiles += [
         (
-            "Comment deliveries",
+            "Deliveries",
             _short(counts["comments_delivered"]),
             f"{counts['comments_accepted']:,} comments, {counts['comments_thinned']:,} thinned",
         ),
-        ("Facts delivered", _short(counts["facts_delivered"]), f"{counts['facts']:,} facts in the room"),
+        ("Facts read", _short(counts["facts_delivered"]), f"{counts['facts']:,} facts in the room"),
         (
-            "Generator",
-            f"{generator['late_share']:.2%} late",
-            f"busiest process {generator['cpu_share_max']:.0%} of a core",
+            "Generator late",
+            f"{100 * generator['late_share']:.2g} %",
+            f"of its steps; busiest process {generator['cpu_share_max']:.0%} of a core",
         ),
     ]
     return "".join(
@@ -207,14 +209,16 @@ def _latency_chart(result: Result, subject: str, hint: str, *, wide: bool) -> st
     seconds = result.timeline.delays.get(subject, [])
     if not seconds:
         return ""
+    # Facts and returns are rare: their seconds are far apart by nature.
+    gap = math.inf if subject in ("fact", "cut") else GAP_S
     return figure(
         Chart(
             title=LABELS[subject],
             hint=hint,
             series=[
-                Series("slowest", "c3", [(second.at_s, second.max_ms) for second in seconds]),
-                Series("p99", "c2", [(second.at_s, second.p99_ms) for second in seconds]),
-                Series("p50", "c1", [(second.at_s, second.p50_ms) for second in seconds]),
+                Series("slowest", "c3", [(second.at_s, second.max_ms) for second in seconds], gap=gap),
+                Series("p99", "c2", [(second.at_s, second.p99_ms) for second in seconds], gap=gap),
+                Series("p50", "c1", [(second.at_s, second.p50_ms) for second in seconds], gap=gap),
             ],
             x_max=_x_max(result),
             y_format=milliseconds,
@@ -567,7 +571,7 @@ def _thresholds(result: Result) -> str:
     rows = [
         [
             (check.threshold, "id"),
-            (f"{check.value:g}", "n"),
+            (f"{check.value:,.6g}", "n"),
             ("✓ held", "yes") if check.holds else ("✗ missed", "no"),
         ]
         for check in result.thresholds
