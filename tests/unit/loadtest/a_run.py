@@ -19,6 +19,7 @@ from loadtest.history import (
     History,
     JoinedSeen,
     LikesSeen,
+    Neighbours,
     OtherChatSeen,
     Outcome,
     ProcessHistory,
@@ -141,6 +142,17 @@ class ARun:
         self.stats: dict[str, Any] = {"likes": 12, "comments": 3}
         self.final = snapshot(4)
         self.final_seq = 4
+        self.neighbours: Neighbours | None = None
+        self.neighbour_events: list[dict[str, Any]] = []
+
+    def move_in(self, *seen: Seen) -> None:
+        """Let a viewer of another tenant live next door, who saw this besides what is theirs."""
+        notice = {"ev": "notice", "seq": 1, "at": 5, "text": f"隔壁 #{RUN}n.0", "version": 1}
+        self.neighbour_events = [notice]
+        own = [FactSeen(1, digest(notice), "notice"), CommentSeen(1, 77, f"{RUN}n-v1", 3, 0), LikesSeen(4)]
+        frames = [Frame(0, [*own, *seen], {100: 1}, False)]
+        viewers = [ViewerHistory(f"{RUN}n-v1", 1, array("I", [0]), [], True, True)]
+        self.neighbours = Neighbours(run=f"{RUN}n", seen=ProcessHistory(-1, frames, viewers, []))
 
     def everywhere(self, change: Callable[[list[list[Seen]]], object]) -> None:
         """Change what every actor saw in the same way."""
@@ -153,7 +165,7 @@ class ARun:
         if announce:
             self.seen[actor][frame].append(ThinnedSeen(announce))
 
-    def judged(self) -> Findings:
+    def judged(self, by: Callable[[Plan, History, Dump], Findings] = judge) -> Findings:
         """Return the oracle's findings. Equal frames become one entry of the table, as in a real run."""
         frames: list[Frame] = []
         numbers: dict[str, int] = {}
@@ -184,4 +196,6 @@ class ARun:
         ]
         plan = Plan(Scenario(name="crowd", plays="crowd"), 1, actors, STEPS, 8000)
         history = History(RUN, ROOM, self.final_seq, [ProcessHistory(0, frames, viewers, self.outcomes)])
-        return judge(plan, history, Dump(ROOM, self.events, self.stats, self.final))
+        history.neighbours = self.neighbours
+        dump = Dump(ROOM, self.events, self.stats, self.final, neighbour_events=self.neighbour_events)
+        return by(plan, history, dump)

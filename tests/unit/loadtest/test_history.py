@@ -1,5 +1,6 @@
 """`loadtest/history.py`: what a frame said is worked out once, and nothing of it is lost."""
 
+import gzip
 from array import array
 
 import orjson
@@ -218,4 +219,13 @@ def test_history_can_be_written_down() -> None:
     viewer = ViewerHistory("run1-v4", 1, array("I", [0]), [], True, True)
     whole = History("run1", "r", 7, [ProcessHistory(0, recorder.frames, [viewer], [])])
 
-    assert len(history.to_bytes(whole)) > 50
+    again = history.from_bytes(history.to_bytes(whole))
+
+    assert again == whole
+    assert again.processes[0].viewers[0].frames == array("I", [0])
+
+
+@pytest.mark.parametrize("data", [b"", b"plainly not", gzip.compress(b"\xff\xff")])
+def test_what_is_no_history_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not a recorded history"):
+        history.from_bytes(data)

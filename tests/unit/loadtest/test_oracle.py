@@ -12,11 +12,15 @@ from loadtest.history import (
     Folded,
     JoinedSeen,
     LikesSeen,
+    OrderSeen,
     OtherChatSeen,
     Outcome,
+    Seen,
+    StockSeen,
     ThinnedSeen,
+    digest,
 )
-from loadtest.oracle import FACTS, LIKES, ORDER, TENANTS, WIRE
+from loadtest.oracle import ANSWERED_WITHIN_US, FACTS, LIKES, ORDER, TENANTS, WIRE, _ended_by_removal
 from tests.unit.loadtest.a_run import (
     EVENTS,
     RUN,
@@ -427,3 +431,123 @@ def test_folded_view_is_compared_with_the_snapshot(run: ARun) -> None:
 def test_the_run_under_test_is_what_it_says() -> None:
     assert [event["seq"] for event in EVENTS] == [1, 2, 3, 4]
     assert snapshot(4)["notice"]["text"].endswith(f"#{RUN}.999999999")
+
+
+# --- neighbours -----------------------------------------------------------------------------------------------
+
+
+def test_neighbours_who_see_only_their_own_raise_nothing(run: ARun) -> None:
+    run.move_in()
+
+    findings = run.judged()
+
+    assert (findings.total, findings.neighbours_checked) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (fact(3), "fact 3 (item.put)"),
+        (comment(1, 5), f"something that {viewer(1)} said"),
+        (OtherChatSeen("arrived", viewer(3)), f"something that {viewer(3)} said"),
+        (joined(1, 1), f"the place of {viewer(1)}"),
+        (StockSeen("x", 1, 0, 0), "a campaign"),
+        (OrderSeen("o", viewer(1), 1), "a campaign"),
+    ],
+)
+def test_anything_of_ours_next_door_is_a_leak(run: ARun, seen: Seen, words: str) -> None:
+    run.move_in(seen)
+
+    violation = named(run.judged(), TENANTS, words)
+
+    assert violation.named == [f"{RUN}n-v1"]
+
+
+def test_fact_that_is_nobodys_next_door_is_out_of_order(run: ARun) -> None:
+    run.move_in(FactSeen(2, 12345, "notice"))
+
+    named(run.judged(), ORDER, "not among the facts of its room")
+
+
+def test_fact_of_next_door_here_is_a_leak_and_nothing_else(run: ARun) -> None:
+    run.move_in()
+    [theirs] = run.neighbour_events
+    run.seen[2][2].append(FactSeen(1, digest(theirs), "notice"))
+
+    findings = run.judged()
+
+    assert named(findings, TENANTS, "fact 1 (notice) of another tenant's room").named == [viewer(2)]
+    assert findings.total == 1
+
+
+def test_comment_of_next_door_here_is_a_leak_and_nothing_else(run: ARun) -> None:
+    run.move_in()
+    run.seen[2][3].append(CommentSeen(1, 77, f"{RUN}n-v1", -1, 0))
+
+    findings = run.judged()
+
+    assert named(findings, TENANTS, "who is another tenant's").named == [viewer(2)]
+    assert findings.total == 1
+
+
+# --- answers --------------------------------------------------------------------------------------------------
+
+
+def unanswered(run: ARun, *, asked_us: int, done_us: int) -> None:
+    """Let the batch of step 9 be asked at one moment and given up at another."""
+    run.outcomes[9] = Outcome(
+        9, "like.send", "unanswered", 6000, asked_us, done_us, 0, 7, definite=False, asked_us=asked_us
+    )
+
+
+def test_command_never_answered_on_a_standing_connection_is_named(run: ARun) -> None:
+    unanswered(run, asked_us=20_000, done_us=20_000 + ANSWERED_WITHIN_US + 1)
+
+    assert named(run.judged(), WIRE, "step 9 (like.send) was not answered").named == [viewer(1)]
+
+
+def test_command_asked_just_before_the_end_may_stay_open(run: ARun) -> None:
+    unanswered(run, asked_us=20_000, done_us=20_000 + ANSWERED_WITHIN_US)
+
+    assert run.judged().total == 0
+
+
+def test_command_lost_with_its_connection_is_owed_nothing(run: ARun) -> None:
+    # The join, and the return, are told at 10 ms.
+    run.lost[1] = [1006]
+    unanswered(run, asked_us=9_000, done_us=9_000 + 2 * ANSWERED_WITHIN_US)
+
+    assert run.judged().total == 0
+
+
+def test_command_asked_after_the_return_is_owed_an_answer(run: ARun) -> None:
+    run.lost[1] = [1006]
+    unanswered(run, asked_us=11_000, done_us=11_000 + 2 * ANSWERED_WITHIN_US)
+
+    named(run.judged(), WIRE, "was not answered")
+
+
+def test_command_that_never_left_is_owed_nothing(run: ARun) -> None:
+    unanswered(run, asked_us=20_000, done_us=20_000 + 2 * ANSWERED_WITHIN_US)
+    run.outcomes[9].tries = 0
+
+    assert run.judged().total == 0
+
+
+# --- what facts bring with them -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("events", "ended"),
+    [
+        ([("item.explaining", "a"), ("item.explaining", None), ("item.removed", "a")], 1),
+        ([("item.explaining", "a"), ("item.explaining", None), ("item.removed", "b")], 0),
+        ([("item.explaining", "a"), ("item.removed", "b"), ("item.explaining", None)], 0),
+        ([("item.explaining", None), ("item.removed", "a")], 0),
+    ],
+)
+def test_removing_what_is_explained_may_say_so_first(
+    events: list[tuple[str, str | None]], ended: int
+) -> None:
+    """docs/protocol.md: `item.remove` of the item being explained says `item.explaining` null first."""
+    assert _ended_by_removal([{"ev": name, "item": item} for name, item in events]) == ended
