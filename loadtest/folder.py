@@ -16,6 +16,7 @@ from loadtest import history, hlog, page
 from loadtest.history import Dump, History
 from loadtest.plan import Plan
 from loadtest.report import SUMMARY_VERSION, Result
+from loadtest.scenario import ScenarioError
 from loadtest.timeline import Counts
 
 SUMMARY: Final = "summary.json"
@@ -89,5 +90,5 @@ def read_evidence(folder: Path) -> Evidence:
             history.from_bytes((folder / HISTORY).read_bytes()),
             msgspec.json.decode(gzip.decompress((folder / DUMP).read_bytes()), type=list[Dump]),
         )
-    except (OSError, EOFError, ValueError, msgspec.MsgspecError) as error:
+    except (OSError, EOFError, ValueError, ScenarioError, msgspec.MsgspecError) as error:
         raise FolderError(f"{folder} holds no complete recording: {error}") from None

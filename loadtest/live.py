@@ -179,7 +179,7 @@ class LiveView:
             title=f"[bold]{plan.scenario.name}[/] · seed {plan.seed} · plan {plan.digest()}",
             box=box.ROUNDED,
             border_style="dim",
-            padding=(1, 2),
+            padding=(0, 2),
             width=min(WIDTH_MAX, self._console.width),
         )
 
@@ -231,7 +231,7 @@ class LiveView:
         expected, wrong = self._codes()
         refused = Text(f"refused    {_listed(expected)}", style="dim")
         errors = Text(f"errors     {_listed(wrong)}", style="bold red" if wrong else "green")
-        return Group(Text(), honest, refused, errors)
+        return Group(honest, refused, errors)
 
 
 def _table(*columns: str) -> Table:

@@ -22,6 +22,8 @@ from loadtest.meter import Usage
 from loadtest.plan import Plan
 
 US_PER_S: Final = 1_000_000
+#: Moments closer than this are one.
+SAME_S: Final = 0.05
 #: Codes that a busy sale or packet answers by design: worth counting, no sign of trouble.
 EXPECTED_CODES: Final = frozenset(
     {"sold_out", "empty", "not_started", "ended", "limit_reached", "rate_limited", "already_joined"}
@@ -197,16 +199,14 @@ def build(
 
 def moments(plan: Plan, faults: Iterable[str]) -> list[Moment]:
     """Return the moments of a run that deserve a name, in order."""
-    named: dict[tuple[int, str], Moment] = {}
+    named = [Moment(mark.at_us / US_PER_S, mark.name) for mark in plan.moments]
 
     def name(at_us: int, what: str) -> None:
-        if at_us <= plan.end_us:
-            named.setdefault((at_us, what), Moment(at_us / US_PER_S, what))
+        # What the plan has named itself, or somebody else at the same moment, has its name.
+        if at_us <= plan.end_us and not any(abs(moment.at_s - at_us / US_PER_S) < SAME_S for moment in named):
+            named.append(Moment(at_us / US_PER_S, what))
 
-    # A plan that names its moments itself knows better than what its commands say.
-    for mark in plan.moments:
-        name(mark.at_us, mark.name)
-    for step in plan.steps if not named else ():
+    for step in plan.steps:
         command = step.command
         if command.get("cmd") == "seckill.schedule":
             name(_moment_us(command.get("starts_at"), step.at_us), "sale starts")
@@ -215,9 +215,7 @@ def moments(plan: Plan, faults: Iterable[str]) -> list[Moment]:
             opens_us = _moment_us(command.get("opens_at"), step.at_us)
             name(opens_us, "packet opens")
             name(opens_us + int(command.get("expires_s", 0)) * US_PER_S, "packet expires")
-    found = list(named.values())
-    if plan.peak_us and not any(moment.at_s == plan.peak_us / US_PER_S for moment in found):
-        found.append(Moment(plan.peak_us / US_PER_S, "peak"))
+    found = list(named)
     for fault in faults:
         match = _STRUCK_AT.match(fault)
         if match is not None:

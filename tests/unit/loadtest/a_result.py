@@ -12,7 +12,7 @@ from loadtest.findings import BoardTally, Findings, PacketTally, SaleTally
 from loadtest.history import CommentSeen, FactSeen, Frame, History, Outcome, ProcessHistory
 from loadtest.latency import Delays
 from loadtest.meter import Usage
-from loadtest.plan import make
+from loadtest.planners import make
 from loadtest.report import Result, build
 from loadtest.scenario import load
 from loadtest.swarm import Swarm

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import cli, folder, oracle, timeline
+from loadtest import cli, folder, rooms, timeline
 from loadtest.findings import Findings
 from loadtest.history import Dump, FactSeen, History
 from loadtest.plan import Plan
@@ -20,7 +20,7 @@ def evidence(run: ARun) -> folder.Evidence:
     seen: list[folder.Evidence] = []
 
     def catch(plan: Plan, history: History, dump: Dump) -> Findings:
-        seen.append(folder.Evidence(plan, history, dump))
+        seen.append(folder.Evidence(plan, history, [dump]))
         return Findings()
 
     run.judged(catch)
@@ -46,7 +46,7 @@ def test_everything_is_written_and_read_again(tmp_path: Path) -> None:
     where = a_folder(tmp_path / "out", run)
 
     names = {str(path.relative_to(where)) for path in where.rglob("*") if path.is_file()}
-    assert {"summary.json", "report.html", "plan.json.gz", "history.msgpack.gz", "dump.json.gz"} < names
+    assert {"summary.json", "report.html", "plan.json.gz", "history.msgpack.gz", "dumps.json.gz"} < names
     assert {name for name in names if name.startswith("latency/")} == {
         "latency/delivery.hlog",
         "latency/fact.hlog",
@@ -54,7 +54,7 @@ def test_everything_is_written_and_read_again(tmp_path: Path) -> None:
         "latency/reply.hlog",
     }
     again, kept = folder.read_evidence(where), evidence(run)
-    assert (again.plan, again.dump) == (kept.plan, kept.dump)
+    assert (again.plan, again.dumps) == (kept.plan, kept.dumps)
     assert again.history == kept.history
     assert isinstance(again.history.processes[0].viewers[0].frames, array)
     assert folder.read_summary(where).metrics == a_result().metrics
@@ -65,7 +65,7 @@ def test_same_findings_come_out_of_the_folder(tmp_path: Path) -> None:
     run.seen[2][3] = [mark for mark in run.seen[2][3] if not isinstance(mark, FactSeen)]
     where = a_folder(tmp_path / "out", run)
 
-    found = oracle.judge(*folder.read_evidence(where))
+    found = rooms.judge(*folder.read_evidence(where))
 
     assert [str(violation) for violation in found.violations] == [
         str(violation) for violation in run.judged().violations

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from loadtest.live import LiveView
 from loadtest.meter import Meter, Usage
-from loadtest.plan import make
+from loadtest.planners import make
 from loadtest.scenario import load
 from loadtest.swarm import Swarm
 from tests.unit.loadtest.test_report import a_progress

@@ -82,7 +82,7 @@ def test_moments_errors_and_every_delay_are_drawn() -> None:
     page = render(a_result())
 
     for text in (
-        "sale starts",
+        "start of the sale",
         "killed the store",
         "seckill.claim sold_out",
         "Percentile spectrum",

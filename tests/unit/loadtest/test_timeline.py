@@ -4,7 +4,8 @@ from collections import Counter
 
 from loadtest import timeline
 from loadtest.history import CommentSeen, FactSeen, Frame, History, Outcome, ProcessHistory
-from loadtest.plan import Plan, Step, make
+from loadtest.plan import Plan, Step
+from loadtest.planners import make
 from loadtest.scenario import load
 from loadtest.timeline import Moment, counts, moments, second_of
 
@@ -69,7 +70,7 @@ def test_sales_packets_and_faults_have_names() -> None:
 
     found = moments(plan, ["at 9.25 s: killed the server, process 7, which was back after 1.0 s"])
 
-    assert [moment.name for moment in found] == ["sale starts", "killed the server", "sale ends"]
+    assert [moment.name for moment in found] == ["start of the sale", "killed the server", "sale ends"]
     assert found[0].at_s == plan.peak_us / 1e6
     assert found[1] == Moment(9.25, "killed the server", "fault")
 
@@ -83,4 +84,8 @@ def test_packets_open_and_expire() -> None:
     }
     plan = make(load("redpacket", overrides), 1)
 
-    assert [moment.name for moment in moments(plan, [])] == ["packet opens", "packet opens", "packet expires"]
+    assert [moment.name for moment in moments(plan, [])] == [
+        "first packet opens",
+        "packet opens",
+        "packet expires",
+    ]
