@@ -163,7 +163,9 @@ def load(name_or_path: str, overrides: Mapping[str, Any]) -> Scenario:
         _override(tree, dotted, value)
     _check_names(tree, name_or_path)
     try:
-        scenario = msgspec.convert(tree, Scenario, strict=True)
+        given = msgspec.convert(tree, Scenario, strict=True)
+        # Once more, so that a default of 0 and a 0.0 that was read from a plan are the same bytes.
+        scenario = msgspec.convert(msgspec.to_builtins(given), Scenario)
     except msgspec.ValidationError as error:
         raise ScenarioError(f"scenario {name_or_path}: {error}") from None
     thresholds(scenario)

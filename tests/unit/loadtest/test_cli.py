@@ -8,7 +8,9 @@ import pytest
 
 from loadtest import cli, run
 from loadtest.api import http_url
+from loadtest.plan import Plan
 from loadtest.report import Exit
+from loadtest.swarm import GeneratorDied
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -40,6 +42,20 @@ def ended(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["run", "seckill", "--kill", "server"], "--spawn"),
         (["run", "seckill", "--spawn", "--kill-at", "3"], "--kill"),
         (["run", "seckill", "--spawn", "--kill", "everything"], "everything"),
+        (["run", "crowd", "--plan", "plan.gz"], "--plan"),
+        (["run", "--plan", "absent.gz"], "absent.gz"),
+        (["run", "--plan", "absent.gz", "--seed", "3"], "--plan"),
+        (["run", "evening", "--set", "moments.quiz.shares=1"], "moments.quiz.share"),
+        (["run", "crowd", "--freeze", "3"], "--freeze"),
+        (["run", "crowd", "--spawn", "--freeze-at", "3"], "--freeze"),
+        (["run", "seckill", "--spawn", "--freeze", "3", "--kill", "store"], "one blow"),
+        (["plan", "crowd"], "--out"),
+        (["plan", "crowd", "--out", "absent/plan.gz"], "absent/plan.gz"),
+        (["new", "absent/mine.toml"], "absent/mine.toml"),
+        (["find-limit", "crowd", "--over", "seconds"], "--over"),
+        (["find-limit", "crowd", "--over", "moments.quiz.share"], "moments.quiz"),
+        (["find-limit", "crowd", "--from", "30", "--to", "20"], "--from"),
+        (["find-limit", "crowd", "--threshold", "delivery_p98_ms < 5"], "delivery_p98_ms"),
         (["walk"], "walk"),
     ],
 )
@@ -73,6 +89,50 @@ def test_absent_server_is_said_and_ends_with_1(
 def test_scenarios_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended(monkeypatch, "scenarios") == Exit.PASS
     assert "crowd" in capsys.readouterr().out
+
+
+def test_plan_is_written_and_described(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    for name in ("one.gz", "two.gz"):
+        numbers = ("--set", "viewers.count=50", "--threshold", "delivery_p99_ms < 200", "--seed", "4")
+        assert ended(monkeypatch, "plan", "evening", *numbers, "--out", name) == Exit.PASS
+
+    plan = Plan.from_bytes(Path("one.gz").read_bytes())
+    assert Path("one.gz").read_bytes() == Path("two.gz").read_bytes()
+    assert plan.scenario.thresholds["delivery_p99_ms"] == "< 200"
+    said = capsys.readouterr().out
+    assert f"plan {plan.digest()}" in said
+    assert "93.0 s seckill two" in said
+
+
+def test_new_scenario_is_written_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert ended(monkeypatch, "new") == Exit.PASS
+    shown = capsys.readouterr().out
+    assert ended(monkeypatch, "new", "mine.toml") == Exit.PASS
+    assert Path("mine.toml").read_text(encoding="utf-8") == shown
+    Path("mine.toml").write_text("precious")
+    assert ended(monkeypatch, "new", "mine.toml") == Exit.USAGE
+    assert Path("mine.toml").read_text() == "precious"
+
+
+def test_generator_that_died_is_no_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    async def die(*arguments: object) -> None:
+        raise GeneratorDied("generator process 0 ended unexpectedly")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "play", die)
+
+    assert ended(monkeypatch, "run", "crowd", "--viewers", "50") == Exit.SATURATED
+    assert "no result: generator process 0" in capsys.readouterr().err
 
 
 def test_recorded_command_line_has_no_secret() -> None:
