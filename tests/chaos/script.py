@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import msgspec
 
-from loadtest import plan as planning
+from loadtest import planners
 from loadtest.arrivals import US_PER_S, stream
-from loadtest.plan import Plan, Step
-from loadtest.scenario import Comments, Drain, Facts, Likes, RedPacket, Scenario, Seckill, Shares, Viewers
+from loadtest.plan import SETTLE_US, Plan, Step
+from loadtest.scenario import Scenario
+from loadtest.sections import Comments, Drain, Facts, Likes, RedPacket, Seckill, Shares, Viewers
 
 #: Seconds between the announcement of the sale and its start, and from its end to the end of its claims.
 NOTICE_S: Final = 1.0
@@ -61,7 +62,7 @@ def write(shape: Shape, seed: int, name: str) -> Script:
     rng = stream(seed, f"chaos.{name}")
     # Handshakes and joins of a crowd take their time on a small machine; 400 a second leave room for the rest.
     ramp_s = max(1.5, shape.viewers / 400)
-    start_s = ramp_s + planning.SETTLE_US / US_PER_S + NOTICE_S
+    start_s = ramp_s + SETTLE_US / US_PER_S + NOTICE_S
     moment_s = start_s + SALE_S * rng.uniform(*MOMENT)
     sale_s = SALE_S + shape.fault_s
     grabbers = max(4, int(shape.viewers * GRABBERS))
@@ -102,9 +103,9 @@ def write(shape: Shape, seed: int, name: str) -> Script:
         drain=Drain(deadline_s=shape.patience_s),
     )
     quiet: dict[str, Any] = {"comments": Comments(per_s=0), "likes": Likes(per_s=0)}
-    sale = planning.make(scenario, seed)
-    packets = planning.make(msgspec.structs.replace(scenario, plays="redpacket", **quiet), seed)
-    changes = planning.make(
+    sale = planners.make(scenario, seed)
+    packets = planners.make(msgspec.structs.replace(scenario, plays="redpacket", **quiet), seed)
+    changes = planners.make(
         msgspec.structs.replace(scenario, plays="crowd", facts=Facts(per_s=2), **quiet), seed
     )
     steps = [step for step in sale.steps if step.command.get("cmd") != "share.rank"]

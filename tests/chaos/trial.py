@@ -216,7 +216,7 @@ async def _play(fault: Fault, written: Script, seed: int, site: Site, result: Re
         parts = swarms.shares(
             plan,
             run=tag,
-            room=room_id,
+            rooms=[room_id],
             target=targets[0],
             codec="json",
             tokens=tokens,
@@ -285,9 +285,9 @@ async def _finish(
     await _patiently(lambda: api.command(room, {"cmd": "notice.set", "key": f"close-{tag}", "text": text}))
     seq = max(event["seq"] for event in await _patiently(lambda: api.events(room)))
     comments = int((await api.stats(room))["comments"])
-    await swarm.drain(seq, 0, plan.scenario.drain.deadline_s)
+    await swarm.drain([(seq, 0)], plan.scenario.drain.deadline_s)
     # Who came back after the last comment waits for one in vain; who lacks one that others have is judged later.
-    await swarm.drain(seq, comments, COMMENTS_GRACE_S)
+    await swarm.drain([(seq, comments)], COMMENTS_GRACE_S)
     processes = await swarm.leave()
     history = History(tag, room, seq, processes, shop.payments, trial.notes)
     dump = await api.dump(room)

@@ -42,7 +42,7 @@ def test_items_of_the_console_are_not_those_of_the_sale() -> None:
     steps = script.write(SMALL, 1, "kill-store").plan.steps
     items = [step.command["item"] for step in steps if step.command.get("cmd") == "item.put"]
 
-    assert items.count("{run}-i0") == 1
+    assert items.count("{run}-sale-item") == 1
     assert len(items) > 1
 
 
