@@ -176,7 +176,7 @@ def changes(
     """
     Yield what the consoles do: changes at their rate, and the cues of the show.
 
-    Every change is planned to succeed and to make one fact, because each depends only on those before it, and one
+    Every change is planned to succeed and to make a fact, because each depends only on those before it, and one
     connection's commands are decided in order.
     """
     for room in range(len(audience.sizes)):
@@ -228,9 +228,9 @@ class _Shelf:
             explained, self._explaining = self._explaining, None
             return {"cmd": "item.unexplain", "item": explained}
         if choice < 0.75 and len(items) > 2:
-            # Never the one explained now: taking that off the shelf makes two facts.
-            item = rng.choice([item for item in items if item != self._explaining])
-            items.remove(item)
+            item = items.pop(rng.randrange(len(items)))
+            # Whoever takes what is explained off the shelf ends that too.
+            self._explaining = None if item == self._explaining else self._explaining
             return {"cmd": "item.remove", "item": item}
         return _notice(rng.choice(phrases.NOTICES))
 

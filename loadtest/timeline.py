@@ -87,7 +87,8 @@ def counts(plan: Plan, history: History) -> Counts:
     Return every delay of a run: delivery, fact, join, resume, reply, claim, grab, cut.
 
     A join is somebody's first, the planned returns after it are `resume`. Claims and grabs of viewers whose connection
-    the plan cuts wait for their return; they are counted apart, as `cut`.
+    the plan cuts wait for their return; they are counted apart, as `cut`. What slow readers waited for is their own
+    doing and not counted at all.
     """
     found: defaultdict[str, defaultdict[int, Counter[int]]] = defaultdict(lambda: defaultdict(Counter))
     for subject in ("delivery", "fact", "join", "resume", "reply", "claim", "grab", "cut"):
@@ -101,6 +102,8 @@ def counts(plan: Plan, history: History) -> Counts:
             came.setdefault(step.actor, number)
     for process in history.processes:
         for outcome in process.outcomes:
+            if plan.actors[plan.steps[outcome.step].actor].reads_bytes_s:
+                continue
             subject = _SUBJECTS.get(outcome.command, "reply")
             if subject == "join" and outcome.step != came.get(plan.steps[outcome.step].actor):
                 subject = "resume"

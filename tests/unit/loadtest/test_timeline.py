@@ -4,7 +4,7 @@ from collections import Counter
 
 from loadtest import timeline
 from loadtest.history import CommentSeen, FactSeen, Frame, History, Outcome, ProcessHistory
-from loadtest.plan import Plan, Step
+from loadtest.plan import Actor, Plan, Step
 from loadtest.planners import make
 from loadtest.scenario import load
 from loadtest.timeline import Moment, counts, moments, second_of
@@ -89,3 +89,15 @@ def test_packets_open_and_expire() -> None:
         "packet opens",
         "packet expires",
     ]
+
+
+def test_planned_returns_are_not_joins_and_slow_readers_do_not_count() -> None:
+    steps = [Step(0, 1, "join", {}), Step(1, 1, "away", {}), Step(2, 1, "join", {}), Step(3, 2, "join", {})]
+    outcomes = [Outcome(number, "room.join", "ok", 0, 0, 1000 * (number + 1)) for number in (0, 2, 3)]
+    plan = a_plan(steps)
+    plan.actors.append(Actor("v2", "慢慢来", "viewer", 0, 1000))
+
+    found = counts(plan, a_history([], outcomes))
+
+    assert found["join"] == {0: Counter({1000: 1})}
+    assert found["resume"] == {0: Counter({3000: 1})}
