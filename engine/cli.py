@@ -1,8 +1,8 @@
 """
 The command line: arguments, signals, exit codes.
 
-Decides what `liveroom serve`, `token` and `demo` read and print. The only place that ends the process. Exit codes: 0
-stopped as asked, 2 wrong usage, 78 (EX_CONFIG) the operator has to act.
+Decides what `liveroom serve`, `token`, `plan` and `demo` read and print. The only place that ends the process. Exit
+codes: 0 stopped as asked, 2 wrong usage, 78 (EX_CONFIG) the operator has to act.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
+import orjson
 import structlog
 import typer
 import uvloop
@@ -21,6 +22,8 @@ from engine.app import App
 from engine.config import Config, environment, load
 from engine.errors import EXIT_CONFIG, ConfigError, LiveroomError
 from engine.http.api import sign_token
+from engine.plan import Load, describe
+from engine.plan import plan as make_plan
 from engine.telemetry import set_up_logs
 from engine.tokens import Tokens
 from engine.workers import Workers
@@ -187,6 +190,38 @@ def token(
         fail(ConfigError(str(error)))
         raise
     print(signed)
+
+
+@cli.command()
+def plan(
+    viewers: Annotated[int, typer.Option(min=1, help="Viewers of all rooms together.")],
+    comments_per_s: Annotated[float, typer.Option(min=0, help="Comments of all rooms together, per second.")],
+    rooms: Annotated[int, typer.Option(min=1, help="Rooms they spread over.")] = 1,
+    joins_per_s: Annotated[float, typer.Option(min=0, help="Viewers who come in, per second.")] = 0.0,
+    chat_per_s_max: Annotated[float, typer.Option(min=0, help="Chat shown in a room; 0 shows all.")] = 40.0,
+    compression: Annotated[bool, typer.Option("--compression", help="Viewers negotiate deflate.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Estimate the machine a show needs, from measured costs (docs/performance.md)."""
+    needed = make_plan(
+        Load(
+            viewers=viewers,
+            comments_per_s=comments_per_s,
+            rooms=rooms,
+            joins_per_s=joins_per_s,
+            chat_per_s_max=chat_per_s_max,
+            compression=compression,
+        )
+    )
+    if json:
+        print(orjson.dumps(needed.to_map(), option=orjson.OPT_INDENT_2).decode())
+        return
+    lines = describe(needed)
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")
+    for warning in needed.warnings:
+        print(f"! {warning}")
 
 
 @cli.command()

@@ -52,7 +52,9 @@ ARROWS["engine.app"] = _SERVING
 # Above the application: the processes of `--workers`, and the demo, whose crowd is the load test's.
 ARROWS["engine.workers"] = _SERVING | {"engine.app"}
 ARROWS["engine.demo"] = _SERVING | {"engine.app", "loadtest"}
-ARROWS["engine.cli"] = _SERVING | {"engine.app", "engine.workers", "engine.demo"}
+# The plan asks the fan-out for its rhythm and nothing else.
+ARROWS["engine.plan"] = {"engine.fanout"}
+ARROWS["engine.cli"] = _SERVING | {"engine.app", "engine.workers", "engine.demo", "engine.plan"}
 
 FOLDERS = {"protocol", "engine", "loadtest", "tests", "benchmarks", "docs", ".ci"}
 CODECS = {"orjson", "msgpack", "msgspec"}

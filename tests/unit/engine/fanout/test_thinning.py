@@ -55,3 +55,30 @@ def test_any_traffic_keeps_order_and_cap(per_s: int, flushes: list[tuple[int, fl
         shown_total += len(shown)
         # What was saved up, and what came in since.
         assert shown_total <= per_s + (now - NOW) * per_s + 1e-6
+
+
+@given(pauses_ms=st.lists(st.integers(20, 600), min_size=1, max_size=60))
+def test_chat_evenly_paced_at_the_cap_is_all_shown(pauses_ms: list[int]) -> None:
+    """40 events a second under a cap of 40, however the flushes fall."""
+    thinner = Thinner(40)
+    now_ms = arrived = 0
+    for pause_ms in pauses_ms:
+        now_ms += pause_ms
+        waiting = range(arrived, now_ms // 25)
+        arrived = now_ms // 25
+
+        assert len(thinner.thin(waiting, NOW + now_ms / 1000)) == len(waiting)
+
+
+@given(pauses_ms=st.lists(st.integers(20, 600), min_size=1, max_size=60))
+def test_after_a_burst_chat_at_the_cap_loses_next_to_nothing(pauses_ms: list[int]) -> None:
+    thinner = Thinner(40)
+    thinner.thin(range(1_000), NOW)
+    now_ms = arrived = shown = 0
+    for pause_ms in pauses_ms:
+        now_ms += pause_ms
+        waiting = range(arrived, now_ms // 25)
+        arrived = now_ms // 25
+        shown += len(thinner.thin(waiting, NOW + now_ms / 1000))
+
+    assert arrived - 2 <= shown <= arrived
