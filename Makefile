@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
-.PHONY: run test check format bench docs constraints soak sabotage chaos clean
+.PHONY: run test check format bench compare docs constraints soak sabotage chaos clean
 
 run: $(STAMP)            ## a live demo room; prints the URLs of its pages
 	$(BIN)/liveroom demo
@@ -33,6 +33,9 @@ bench: $(STAMP)          ## the benchmarks; see benchmarks/README.md
 
 sabotage: $(STAMP)       ## planted bugs in larger runs: all must be named, twenty clean runs raise nothing
 	$(BIN)/python -m pytest tests/sabotage -m soak -o addopts= -o timeout=600 $(PYTEST_ARGS)
+
+compare: $(STAMP)        ## the engine beside other servers, 12 minutes; see benchmarks/README.md
+	$(BIN)/python -m benchmarks compare
 
 soak: $(STAMP)           ## minutes-long tests that `make test` leaves out
 	$(BIN)/python -m pytest -m soak -o addopts= -o timeout=1800 $(PYTEST_ARGS)

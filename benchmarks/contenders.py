@@ -261,11 +261,9 @@ def _announcing(
     folder: Path,
     *,
     environment: dict[str, str] | None = None,
-    mode: Mode = "plain",
-    path: str = "/",
-    templates: dict[str, tuple[str, int]] = PLAIN,
+    socketio: bool = False,
 ) -> Iterator[Running]:
-    """Run a server that prints its port."""
+    """Run a server that prints its port, and speaks plain WebSocket or Socket.IO."""
     errors = folder / "errors.log"
     with _serving(command, environment=environment, error_file=errors) as process:
         assert process.stdout is not None
@@ -273,11 +271,13 @@ def _announcing(
         if not line.strip().isdigit():
             process.wait(5)
             raise NotInstalled(f"did not start: {errors.read_text('utf-8').strip()[-300:]}")
-        # In Socket.IO the publisher is a connection like any other.
-        yield Running(
-            port=int(line), pids=tree(process.pid), mode=mode, path=path, templates=templates,
-            publish_path=path if mode == "socketio" else "/publish",
-        )  # fmt: skip
+        running = Running(port=int(line), pids=tree(process.pid), mode="plain", templates=PLAIN)
+        if socketio:
+            running.mode = "socketio"
+            # The publisher is a connection like any other.
+            running.path = running.publish_path = "/socket.io/?EIO=4&transport=websocket"
+            running.templates = {"chat": (f'42["publish",{_COMMENT}]', PLAIN["chat"][1])}
+        yield running
 
 
 def _bare(folder: Path, *options: str) -> "contextlib.AbstractContextManager[Running]":
@@ -291,23 +291,13 @@ def _bare_c(folder: Path) -> "contextlib.AbstractContextManager[Running]":
         raise NotInstalled(str(reason)) from None
 
 
-def _node(
-    folder: Path, package: str, script: str, *options: str
-) -> "contextlib.AbstractContextManager[Running]":
+def _node(folder: Path, package: str, script: str) -> "contextlib.AbstractContextManager[Running]":
     modules = peers.npm(package)
     node = shutil.which("node")
     assert node is not None
     environment = {"NODE_PATH": str(modules), "NODE_ENV": "production"}
-    if package == "socket.io":
-        return _announcing([node, str(SERVERS / script)], folder, environment=environment, **_SOCKETIO)
-    return _announcing([node, str(SERVERS / script)], folder, environment=environment)
-
-
-_SOCKETIO: Final = {
-    "mode": "socketio",
-    "path": "/socket.io/?EIO=4&transport=websocket",
-    "templates": {"chat": (f'42["publish",{_COMMENT}]', PLAIN["chat"][1])},
-}
+    command = [node, str(SERVERS / script)]
+    return _announcing(command, folder, environment=environment, socketio=package == "socket.io")
 
 
 def _python_socketio(folder: Path) -> "contextlib.AbstractContextManager[Running]":
@@ -316,7 +306,7 @@ def _python_socketio(folder: Path) -> "contextlib.AbstractContextManager[Running
         [sys.executable, str(SERVERS / "python_socketio_server.py")],
         folder,
         environment={"PYTHONPATH": str(packages)},
-        **_SOCKETIO,
+        socketio=True,
     )
 
 

@@ -11,6 +11,7 @@ A connection to /publish writes: each of its text frames is an event. Prints the
 import asyncio
 import socket
 import sys
+from typing import cast
 
 import uvloop
 
@@ -90,7 +91,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket."""
-        self.transport = transport
+        # uvloop's transports are not subclasses of asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
