@@ -29,7 +29,7 @@ from benchmarks.figures import shown, table
 from benchmarks.machine import heading, record
 
 VIEWERS: Final = (100, 1_000, 2_000, 10_000)
-RATES: Final = (10.0, 30.0, 40.0, 100.0)
+RATES: Final = (10.0, 40.0, 100.0)
 #: Deliveries a second above which one worker is not asked: two thirds of a core at the cheapest measured.
 DELIVERIES_PER_S_MAX: Final = 500_000.0
 RESULTS: Final = Path(__file__).with_name("results")

@@ -47,12 +47,16 @@ def pin(pid: int, *cpus: int) -> None:
 
 
 def tree(pid: int) -> list[int]:
-    """Return a process and everything it has started that still runs."""
-    found = [pid]
-    for parent in found:
-        for thread in _tasks(parent):
+    """Return a process and everything below it that still runs."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                found.extend(map(int, Path(f"/proc/{parent}/task/{thread}/children").read_text().split()))
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for each in found:
+        found.extend(children.get(each, ()))
     return found
 
 
