@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.contenders import TENANT, EngineRunning, Running, engine
-from benchmarks.crowd import Crowd, CrowdFailed, Opening, Run, client_said, crowd
+from benchmarks.crowd import Crowd, CrowdFailed, Run, client_said, crowd
 from benchmarks.figures import percentile_ms, shown, table, verdict
 from benchmarks.machine import (
     OTHER_CPU,
@@ -132,13 +132,6 @@ def settled(running: EngineRunning, room: str) -> Running:
     return running.running(room)
 
 
-def all_joined(opening: Opening) -> Opening:
-    """Return the opening if nobody was left out."""
-    if opening.failed:
-        raise CrowdFailed(f"{opening.failed} of {opening.joined + opening.failed} connections did not join")
-    return opening
-
-
 # --- join -----------------------------------------------------------------------------------------------------
 
 
@@ -150,15 +143,15 @@ def join_part() -> dict[str, Any]:
         empty = resident_kib(*pids)
         with crowd(running.port, mode="plain", viewers=HANDSHAKES, publishers=0, path="/ws") as shaking:
             before = cpu_us(*pids)
-            all_joined(shaking.open(HANDSHAKES))
+            shaking.open(HANDSHAKES).require_all()
             handshake_us = (cpu_us(*pids) - before) / HANDSHAKES
             shaken_kib = (resident_kib(*pids) - empty) / HANDSHAKES
         _until(lambda: _connections(running) == 0)
         with here.crowd(JOINS) as client:
             # The first of a room reads it from the store; those after find it in memory.
-            all_joined(client.open(1))
+            client.open(1).require_all()
             before, store_before = cpu_us(*pids), cpu_us(running.store_pid)
-            opening = all_joined(client.open(JOINS - 1))
+            opening = client.open(JOINS - 1).require_all()
             join_us = (cpu_us(*pids) - before) / (JOINS - 1)
             store_us = (cpu_us(running.store_pid) - store_before) / (JOINS - 1)
             time.sleep(1.5)  # Idle means that nothing is left to do, the presence's beat included.
@@ -233,7 +226,7 @@ def _commanding(running: EngineRunning, room: str, count: int, *, writers: int) 
         path="/ws",
         joins=joins,
     ) as client:
-        all_joined(client.open(count))
+        client.open(count).require_all()
         yield client
 
 
@@ -276,7 +269,7 @@ def storm_part() -> dict[str, Any]:
     with fresh() as running:
         here = settled(running, room)
         with here.crowd(STORM_SEATED) as seated:
-            all_joined(seated.open(STORM_SEATED))
+            seated.open(STORM_SEATED).require_all()
             seated.publish_as(*here.templates["chat"])
             before = seated.run(per_s=STORM_COMMENTS_PER_S, events=int(STORM_COMMENTS_PER_S * 5), grace_s=2.0)
             joins = running.joins(room, STORM_JOINS, writers=0, prefix="late")
@@ -318,7 +311,7 @@ def flush_part() -> dict[str, Any]:
             here.crowd(FLUSH_VIEWERS - CLAIMERS) as viewers,
             _commanding(running, room, CLAIMERS, writers=0) as claimers,
         ):
-            all_joined(viewers.open(FLUSH_VIEWERS - CLAIMERS))
+            viewers.open(FLUSH_VIEWERS - CLAIMERS).require_all()
             viewers.publish_as(*here.templates["chat"])
             claimers.publish_as('{"cmd":"seckill.claim","id":@,"key":"claim-key-@","sale":"sale1"}', 21)
             viewers.run(per_s=FLUSH_PER_S, events=int(FLUSH_PER_S))
@@ -448,7 +441,7 @@ def slow_part() -> dict[str, Any]:
     with fresh() as running:
         here = settled(running, room)
         with here.crowd(SLOW_VIEWERS) as client:
-            all_joined(client.open(SLOW_VIEWERS))
+            client.open(SLOW_VIEWERS).require_all()
             client.publish_as(here.templates["chat"][0], SLOW_TEXT)
             client.run(per_s=SLOW_PER_S, events=int(SLOW_PER_S))
             before = client.run(per_s=SLOW_PER_S, events=int(SLOW_PER_S * 6))
@@ -547,7 +540,7 @@ def workers_part() -> dict[str, Any]:
 
 def _worker_run(here: Running, pids: list[int], viewers: int) -> tuple[Run, float]:
     with here.crowd(viewers) as client:
-        all_joined(client.open(viewers))
+        client.open(viewers).require_all()
         client.publish_as(*here.templates["chat"])
         client.run(per_s=WORKERS_PER_S, events=int(WORKERS_PER_S))
         before = cpu_us(*pids)

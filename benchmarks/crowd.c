@@ -537,8 +537,9 @@ static void open_more(uint32_t wanted, double per_s, uint32_t at_once, double pa
         arm(next);
         turn();
     }
-    printf("{\"joined\":%u,\"failed\":%u,\"wall_us\":%" PRIu64 ",\"cpu_us\":%" PRIu64, joined - joined_before,
-           wanted - (joined - joined_before), now_us() - began, cpu_us() - cpu_before);
+    printf("{\"joined\":%u,\"failed\":%u,\"lost\":%u,\"last_close_code\":%u,\"wall_us\":%" PRIu64 ",\"cpu_us\":%" PRIu64,
+           joined - joined_before, wanted - (joined - joined_before), lost - lost_before, last_close_code,
+           now_us() - began, cpu_us() - cpu_before);
     print_histogram("delays", join_delays);
     printf("}\n");
 }

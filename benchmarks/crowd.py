@@ -56,6 +56,9 @@ class Opening:
 
     joined: int
     failed: int
+    #: Connections lost meanwhile, of these or of earlier ones, and the close code of the last.
+    lost: int
+    last_close_code: int
     wall_us: int
     cpu_us: int
     delays: Histogram = field(repr=False)
@@ -63,6 +66,19 @@ class Opening:
     def p_ms(self, percent: float) -> float:
         """Return a percentile of the time from when a join was due to its answer."""
         return percentile_ms(self.delays, percent)
+
+    def require_all(self) -> "Opening":
+        """
+        Return this if every connection joined.
+
+        Raises:
+            CrowdFailed: Else, with what is known.
+        """
+        if self.failed:
+            wanted = self.joined + self.failed
+            said = f"{self.failed} of {wanted} connections were not made after {self.wall_us / 1e6:.0f} s"
+            raise CrowdFailed(f"{said}; {self.lost} lost, last close code {self.last_close_code}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

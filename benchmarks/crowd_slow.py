@@ -268,6 +268,8 @@ class SlowCrowd:
         return {
             "joined": self.joined - joined,
             "failed": wanted - (self.joined - joined),
+            "lost": self.lost - lost,
+            "last_close_code": self.last_close_code,
             "wall_us": now_us() - began,
             "cpu_us": cpu_us() - cpu,
             "delays": sorted(self.join_delays.items()),

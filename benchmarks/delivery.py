@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.contenders import Running
-from benchmarks.crowd import Crowd, CrowdFailed, Run
+from benchmarks.crowd import Crowd, Run
 from benchmarks.figures import percentile_ms
 from benchmarks.machine import cpu_us, peak_kib, resident_kib
 
@@ -70,9 +70,7 @@ def open_up_to(client: Crowd, running: Running, already: int, viewers: int) -> i
         CrowdFailed: If some did not join.
     """
     wanted = viewers - already + (running.publishers_apart if not already else 0)
-    opening = client.open(wanted)
-    if opening.failed:
-        raise CrowdFailed(f"{opening.failed} of {wanted} connections were not made")
+    client.open(wanted).require_all()
     return viewers
 
 

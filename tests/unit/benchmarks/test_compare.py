@@ -55,6 +55,21 @@ def test_huge_room_is_judged_by_peers_that_deliver_everything() -> None:
     assert said(results)["(c) CPU per event ÷ best peer that delivers all (whole)"] == "met"
 
 
+def test_one_event_per_frame_is_judged_only_when_it_was_so() -> None:
+    """Sharing frames is cheaper, so it must not pass for cheap frames."""
+    results = a_busy_room(1.0, ws=9.0)
+    for name, cost in (("this engine", 1.0), ("bare transport", 2.0), ("ws", 9.0)):
+        results.samples["a", name] = {1: a_sample(cost, events_per_frame=1.0)}
+    assert said(results)["(a) CPU per event ÷ bare transport"] == "met"
+
+    results.samples["a", "this engine"] = {1: a_sample(1.0, events_per_frame=3.0)}
+
+    lines = said(results)
+    assert lines["(a) events per frame"] == "**missed**"
+    assert lines["(a) CPU per event ÷ bare transport"].startswith("not comparable")
+    assert lines["(a) below every peer: CPU per event ÷ best peer"].startswith("not comparable")
+
+
 def test_without_a_peer_nothing_is_met() -> None:
     assert said(a_busy_room(1.0))["(b) CPU per event ÷ best peer"] == "not measured"
 

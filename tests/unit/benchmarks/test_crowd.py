@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from benchmarks.crowd import Run, read_opening, read_run
+import pytest
+
+from benchmarks.crowd import CrowdFailed, Run, read_opening, read_run
 from benchmarks.figures import bucket_of
 
 ANSWER: dict[str, Any] = {
@@ -46,10 +48,23 @@ def test_client_is_saturated_when_busy_or_late() -> None:
     assert a_run(lags=[[bucket_of(50_000), 10]]).saturated
 
 
-def test_opening_keeps_its_delays() -> None:
-    opening = read_opening(
-        {"joined": 2, "failed": 1, "wall_us": 5, "cpu_us": 1, "delays": [[bucket_of(700), 2]]}
-    )
+OPENING: dict[str, Any] = {
+    "joined": 3, "failed": 0, "lost": 0, "last_close_code": 0, "wall_us": 2_000_000, "cpu_us": 1,
+    "delays": [[bucket_of(700), 3]],
+}  # fmt: skip
 
-    assert (opening.joined, opening.failed) == (2, 1)
+
+def test_opening_keeps_its_delays() -> None:
+    opening = read_opening(OPENING)
+
+    assert opening.require_all() is opening
     assert 0.7 <= opening.p_ms(50) <= 0.72
+
+
+def test_opening_that_left_somebody_out_is_refused_with_what_is_known() -> None:
+    opening = read_opening({**OPENING, "joined": 2, "failed": 1, "lost": 1, "last_close_code": 4502})
+
+    with pytest.raises(
+        CrowdFailed, match="1 of 3 connections were not made after 2 s; 1 lost, last close code 4502"
+    ):
+        opening.require_all()
