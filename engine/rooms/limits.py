@@ -2,8 +2,8 @@
 Rates: how often somebody may do something.
 
 Decides by the generic cell rate algorithm: one number per bucket, the moment it is full again, instead of a count and
-a timer. Pure: the caller passes the time. The per-viewer comment rate uses the same rule inside the store
-(`store/lua/comments.lua`), because it must hold on every worker.
+a timer. Pure: the caller passes the time. The per-viewer rates of comments and likes use the same rule inside the store
+(`store/lua/comments.lua`, `likes.lua`), because they must hold over all workers.
 
 Source: ITU-T I.371; docs/protocol.md, "Limits".
 """
