@@ -508,3 +508,42 @@ def test_kernel_takes_little_for_a_client_that_does_not_read(run: Run) -> None:
                 session.transport.abort()
 
     run(scenario)
+
+
+def test_those_who_wait_to_be_accepted_are_served_before_the_socket_closes(run: Run) -> None:
+    """The kernel has told them that they are connected; closing the socket on them would reset them."""
+
+    async def scenario() -> None:
+        async with open_port() as port:
+            # Connected without a turn of the loop in between, so nobody has accepted them.
+            waiting = [socket.create_connection(port.address) for _ in range(20)]
+
+            closing = asyncio.ensure_future(port.listener.accept_rest(PATIENCE_S))
+            url = f"ws://{port.address[0]}:{port.address[1]}/ws"
+            for sock in waiting:
+                sock.setblocking(False)
+            clients = await asyncio.gather(*(connect(url, sock=sock, compression=None) for sock in waiting))
+            await closing
+
+            for client in clients:
+                await client.send("noch da")
+                assert await client.recv() == "noch da"
+                await client.close()
+            with pytest.raises(ConnectionRefusedError):
+                await port.raw()
+
+    run(scenario)
+
+
+def test_connection_that_asks_for_nothing_does_not_hold_up_the_closing(run: Run) -> None:
+    async def scenario() -> None:
+        async with open_port() as port:
+            _, silent = await port.raw()
+
+            async with asyncio.timeout(PATIENCE_S):
+                await port.listener.accept_rest(0.05)
+
+            silent.close()
+            await silent.wait_closed()
+
+    run(scenario)
