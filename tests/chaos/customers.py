@@ -24,8 +24,9 @@ from websockets.typing import Subprotocol
 from loadtest.api import ApiError, MerchantApi
 from loadtest.arrivals import US_PER_S, stream
 from loadtest.history import Dump, History, Outcome
-from loadtest.plan import Plan, Step, fill
+from loadtest.plan import CONSOLE, Plan, Step, fill
 from loadtest.tokens import SigningKey
+from protocol.limits import COMMANDS_PER_FRAME_MAX
 from tests.support.client import Client, Closed, Map, Refused
 from tests.support.processes import seqs
 
@@ -38,7 +39,10 @@ RETRY_S: Final = 0.3
 PATIENCE_S: Final = 20.0
 DOUBLES: Final = 20
 SHUFFLERS: Final = 20
-SLOW: Final = 20
+SLOW: Final = 10
+#: What slow readers do not read: more than a megabyte, about what the kernel holds for one connection.
+COMMENTS: Final = 4_000
+LONG: Final = "慢" * 150
 #: Steps of people who are not of the plan begin here; the probe's come after.
 FIRST_STEP: Final = 800_000_000
 _AGAIN: Final = frozenset({"outcome_unknown", "unavailable", "overloaded", "rate_limited", "not_joined"})
@@ -55,16 +59,18 @@ class Room:
         self.plan = plan
         self._key = key
 
-    def token(self, viewer: str) -> str:
+    def token(self, viewer: str, role: str = "viewer", name: str = "") -> str:
         """Return a token of a viewer of this run."""
-        return self._key.sign(self.room, viewer, "viewer", viewer[:32], 3 * 3600)
+        return self._key.sign(self.room, viewer, role, name or viewer[:32], 3 * 3600)
 
-    async def join(self, viewer: str, place: int = 0, *, resume: Map | None = None) -> Client:
+    async def join(
+        self, viewer: str, place: int = 0, *, role: str = "viewer", name: str = "", resume: Map | None = None
+    ) -> Client:
         """Open a connection and join with it."""
         client = await Client.open(self.targets[place % len(self.targets)] + "/ws")
         try:
             fields = {"resume": resume} if resume is not None else {}
-            await client.join(self.room, self.token(viewer), **fields)
+            await client.join(self.room, self.token(viewer, role, name), **fields)
         except BaseException:
             await client.socket.close()
             raise
@@ -306,6 +312,47 @@ class Shufflers:
         return self._wrongs
 
 
+class Talker:
+    """Says more long comments, from a second connection of the streamer, than the kernel holds for a slow reader."""
+
+    def __init__(self, room: Room, first_s: float, seconds: float) -> None:
+        self._room = room
+        self._first_s = first_s
+        self._seconds = seconds
+        self.steps: list[Step] = []
+        self.outcomes: list[Outcome] = []
+
+    async def act(self, started_s: float) -> None:
+        """Do everything; returns when all is answered."""
+        await _at(started_s + self._first_s)
+        room = self._room
+        console = room.plan.actors[CONSOLE]
+        client = await room.join(f"{room.run}-{console.id}", role=console.role, name=console.name)
+        async with client:
+            for batch in range(0, COMMENTS, COMMANDS_PER_FRAME_MAX):
+                await _at(started_s + self._first_s + self._seconds * batch / COMMENTS)
+                await self._say(client, min(COMMANDS_PER_FRAME_MAX, COMMENTS - batch), started_s)
+
+    async def _say(self, client: Client, count: int, started_s: float) -> None:
+        room, sent_us = self._room, _us_since(started_s)
+        first = len(room.plan.steps) + len(self.steps)
+        commands = []
+        for number in range(first, first + count):
+            step = Step(
+                sent_us, CONSOLE, "send", {"cmd": "comment.send", "text": f"{LONG} #{{run}}.{{step}}"}
+            )
+            self.steps.append(step)
+            commands.append(fill(step.command, room.run, number, lambda moment_us: 0))
+        for place, command_id in enumerate(await client.send(*commands)):
+            reply = await client.reply(command_id)
+            code = "ok" if reply.ok is not None else str((reply.err or {})["code"])
+            comment = int((reply.ok or {}).get("comment", 0))
+            done_us = _us_since(started_s)
+            self.outcomes.append(
+                Outcome(first + place, "comment.send", code, sent_us, sent_us, done_us, value=comment)
+            )
+
+
 class SlowReaders:
     """Join with small buffers, read nothing for a while, then everything; come back if cut off."""
 
@@ -316,7 +363,9 @@ class SlowReaders:
             (first_s + rng.uniform(0, 1), last_s - first_s + rng.uniform(-1, 1)) for _ in range(SLOW)
         ]
         self._wrongs: list[str] = []
+        #: How many lost their connection for being slow, how many were told that chat was left out, and the facts read.
         self.cut_off = 0
+        self.thinned = 0
         self.facts = 0
 
     async def act(self, started_s: float) -> None:
@@ -338,6 +387,7 @@ class SlowReaders:
             joined = client.joined["seq"]
             covered = seen is not client and not seen.joined["resumed"]
             self.facts += len(found)
+            self.thinned += bool(client.said("thinned"))
             if not covered and found != list(range(joined + 1, joined + 1 + len(found))):
                 self._wrongs.append(f"a slow reader got facts {found} after {joined}")
             if seen is not client:

@@ -21,7 +21,7 @@ from typing import Final
 
 import aiohttp
 
-from tests.chaos.customers import Doubles, Shufflers, SlowReaders
+from tests.chaos.customers import Doubles, Shufflers, SlowReaders, Talker
 from tests.chaos.script import Shape
 from tests.chaos.site import Layout
 from tests.chaos.trial import Fault, Trial, until
@@ -37,12 +37,22 @@ CLAIMS_MAX: Final = 12
 FULL_S: Final = 3.0
 SILENT_S: Final = 5.0
 #: How many bytes the end of the append-only file may lose.
-CUT_BYTES: Final = (1, 2_000)
+CUT_BYTES: Final = (1, 20_000)
 #: The disk that is filled: some times what a trial writes (bytes).
 DISK_BYTES: Final = 24 << 20
 CLOCK_OFF_S: Final = 3_600
 _SHIFTED: Final = Path(__file__).with_name("shifted_clock")
 _LONG_HOLD: Final = 600
+#: How long slow readers do not read, and in which time of that everything is said (seconds); beyond 10 s they are cut
+#: off.
+NAP_S: Final = 14.0
+TALK_S: Final = 6.0
+#: All that is said is shown, however fast.
+_NO_RATES: Final = {
+    "LIVEROOM_CHAT_PER_S_MAX": "0",
+    "LIVEROOM_COMMANDS_PER_S": "100000",
+    "LIVEROOM_COMMANDS_BURST": "100000",
+}
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------
@@ -59,6 +69,29 @@ async def _kill_worker(trial: Trial) -> None:
 
 async def _kill_store(trial: Trial) -> None:
     trial.site.kill(trial.site.store_pid())
+
+
+def _kill_primary(frozen_s: float) -> Callable[[Trial], Awaitable[None]]:
+    """Return what kills the room's primary, after having frozen it for a moment; its init system brings it back."""
+
+    async def strike(trial: Trial) -> None:
+        primary = trial.site.primary_of(trial.room.room)
+        replica = trial.site.replica_of(primary)
+        if frozen_s:
+            # What was sent to it meanwhile dies with it unread.
+            trial.site.freeze(primary.process.pid)
+            await asyncio.sleep(frozen_s)
+        trial.begins()
+        primary.kill()
+
+        async def promoted() -> bool:
+            return await asyncio.to_thread(replica.is_primary)
+
+        promoted_s = await until(promoted)
+        primary.start()
+        trial.notes.append(f"replica promoted after {promoted_s:.1f} s")
+
+    return strike
 
 
 def _at_a_claim(victim: str, point: Point) -> Callable[[Trial], Awaitable[None]]:
@@ -162,12 +195,17 @@ async def _shuffled(trial: Trial) -> None:
 
 
 async def _slow(trial: Trial) -> None:
-    end_s = trial.script.plan.end_us / 1e6
-    slow = SlowReaders(trial.room, trial.seed, trial.script.moment_s, end_s - 1.5)
-    await slow.act(trial.started_s)
+    first_s = trial.script.moment_s
+    slow = SlowReaders(trial.room, trial.seed, first_s, first_s + NAP_S)
+    talker = Talker(trial.room, first_s + 1, TALK_S)
+    await asyncio.gather(slow.act(trial.started_s), talker.act(trial.started_s))
     trial.ends()
     trial.wrongs += slow.wrongs()
-    trial.notes.append(f"{slow.cut_off} slow readers cut off, {slow.facts} facts read late")
+    trial.steps += talker.steps
+    trial.outcomes += talker.outcomes
+    trial.notes.append(f"{slow.cut_off} slow readers cut off, {slow.thinned} told that chat was left out")
+    if not slow.cut_off + slow.thinned:
+        trial.wrongs.append("nobody was slow enough for anything to happen")
 
 
 # --- the store's memory and disk --------------------------------------------------------------------------------
@@ -386,6 +424,25 @@ def catalogue(*, secluded: bool) -> list[Fault]:
             shape=Shape(viewers=MANY),
             back_in_time=True,
         ),
+        Fault(
+            name="kill-primary",
+            what="kill -9 of the room's primary in a cluster; its replica is promoted",
+            strike=_kill_primary(0),
+            layout=Layout(store="cluster"),
+            shape=Shape(viewers=MANY),
+            keeps=False,
+            claims_kept=True,
+            back_in_time=True,
+        ),
+        Fault(
+            name="kill-primary-frozen",
+            what="the same, with claims in flight that it never read",
+            strike=_kill_primary(0.3),
+            layout=Layout(store="cluster"),
+            keeps=False,
+            claims_kept=True,
+            back_in_time=True,
+        ),
         *_kills_at_points(),
         *(
             Fault(
@@ -429,6 +486,8 @@ def catalogue(*, secluded: bool) -> list[Fault]:
             name="clients-slow",
             what="viewers that do not read for seconds, with small buffers",
             strike=_slow,
+            layout=Layout(environment={0: _NO_RATES}),
+            shape=Shape(fault_s=NAP_S - 5),
         ),
         Fault(
             name="clients-doubled",

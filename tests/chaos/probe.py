@@ -8,6 +8,7 @@ history that the oracle judges.
 """
 
 import asyncio
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ FACT_PERIOD_S: Final = 0.2
 TIMEOUT_S: Final = 3.0
 #: Steps of the probe begin here; no plan has that many.
 FIRST_STEP: Final = 900_000_000
+_WORKER_UP: Final = re.compile(r"^liveroom_worker_up\{[^}]*\} 1(?:\.0)?$", re.MULTILINE)
 _AGAIN: Final = frozenset({"outcome_unknown", "unavailable", "overloaded"})
 
 
@@ -71,14 +73,13 @@ class Probe:
         async with aiohttp.ClientSession(timeout=timeout) as http:
             while self._open:
                 asked_s = time.monotonic()
-                # A worker that died listens elsewhere when it is back, so only the newest addresses are its.
-                urls = [url for node in self._site.nodes for url in node.internal_urls[-2 * workers :]]
-                said = await asyncio.gather(*(_ready(http, url) for url in urls))
-                wanted = workers * len(self._site.nodes)
-                well = said.count("ready") >= wanted
-                worst = "ready" if well else next((word for word in said if word != "ready"), "gone")
-                self.readiness.append(Look(asked_s, time.monotonic(), well, worst))
-                await asyncio.sleep(READY_PERIOD_S)
+                said = await asyncio.gather(
+                    *(_ready(http, node.internal_urls[-1], workers) for node in self._site.nodes)
+                )
+                worst = next((word for word in said if word != "ready"), "ready")
+                self.readiness.append(Look(asked_s, time.monotonic(), worst == "ready", worst))
+                # The metrics of several workers are put together for each look.
+                await asyncio.sleep(READY_PERIOD_S * workers**2)
 
     async def _make_facts(self) -> None:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
@@ -165,10 +166,17 @@ class Probe:
         return max(took, default=0.0)
 
 
-async def _ready(http: aiohttp.ClientSession, url: str) -> str:
+async def _ready(http: aiohttp.ClientSession, url: str, workers: int) -> str:
+    """Ask one service; with several workers it is well only when none is missing, though one is enough to serve."""
     try:
         async with http.get(f"{url}/readyz") as answer:
-            return (await answer.text()).strip()
+            said = (await answer.text()).strip()
+        if said == "ready" and workers > 1:
+            async with http.get(f"{url}/metrics") as answer:
+                up = len(_WORKER_UP.findall(await answer.text()))
+            if up < workers:
+                return f"{up} of {workers} workers"
+        return said
     except (aiohttp.ClientError, TimeoutError) as error:
         return f"no answer: {type(error).__name__}"
 

@@ -110,17 +110,8 @@ def write(shape: Shape, seed: int, name: str) -> Script:
     )
     steps = [step for step in sale.steps if step.command.get("cmd") != "share.rank"]
     steps += [step for step in packets.steps if step.verb != "join"]
-    steps += [_renamed(step) for step in changes.steps if step.command.get("cmd") in _INDEPENDENT]
+    steps += [step for step in changes.steps if step.command.get("cmd") in _INDEPENDENT]
     steps.sort(key=lambda step: step.at_us)
     end_us = max(sale.end_us, packets.end_us, changes.end_us)
     plan = Plan(scenario, seed, sale.actors, steps, end_us, int(moment_s * US_PER_S))
     return Script(plan, moment_s)
-
-
-def _renamed(step: Step) -> Step:
-    """Return a console's step with items of its own, so that they are not those of the sale."""
-    item = step.command.get("item")
-    if item is None:
-        return step
-    command = {**step.command, "item": str(item).replace("{run}-i", "{run}-f")}
-    return msgspec.structs.replace(step, command=command)

@@ -3,8 +3,9 @@ What is attacked: nodes of the service and their store, as processes.
 
 Decides how they are started, kept and ended. A node is a `liveroom serve` that is started again when it dies, as an
 init system would. The store is private to a node; or watched, which is a private one kept by this process behind a
-wire (`tests/support/store_wire.py`); or far, which is one across a network of its own (`seclusion.py`). Processes are
-known by their ids, and only those started here are signalled. Does not decide what is done to them (`faults.py`).
+wire (`tests/support/store_wire.py`); or far, which is one across a network of its own (`seclusion.py`); or a cluster of
+three primaries with a replica each. Processes are known by their ids, and only those started here are signalled. Does
+not decide what is done to them (`faults.py`).
 """
 
 import asyncio
@@ -26,8 +27,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from engine.store.embedded import EmbeddedStore, find_binary, find_servers
+from engine.store.keys import RoomKey
 from loadtest.tokens import SigningKey
 from tests.chaos import seclusion
+from tests.support.cluster import PRIMARIES, cluster_url, running_cluster, slot_of
+from tests.support.cluster import Node as ClusterNode
 from tests.support.processes import is_gone
 from tests.support.store_wire import Wire
 
@@ -38,7 +42,7 @@ STOP_TIMEOUT_S: Final = 30.0
 RESTART_S: Final = 0.1
 _FAR_PORT: Final = 6379
 
-StoreKind = Literal["private", "watched", "far"]
+StoreKind = Literal["private", "watched", "far", "cluster"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +72,8 @@ class Node:
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
-        #: Internal addresses as announced, newest last.
+        #: Internal addresses as announced, one for each start, newest last.
         self.internal_urls: list[str] = []
-        #: Workers that have said that they listen, ever.
-        self.announced = 0
-        #: How often it was started again.
-        self.restarts = 0
 
     @property
     def target(self) -> str:
@@ -86,11 +86,11 @@ class Node:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self, workers: int) -> None:
-        """Start it and return when all its workers listen."""
+    async def start(self) -> None:
+        """Start it and return when it listens, with all its workers."""
         self._keeping = asyncio.create_task(self._keep())
         give_up = time.monotonic() + START_TIMEOUT_S
-        while self.announced < workers:
+        while not self.internal_urls:
             if self._keeping.done() or time.monotonic() > give_up:
                 raise AssertionError(f"node {self.number} did not start; it logged:\n{self.log()}")
             await asyncio.sleep(0.02)
@@ -110,9 +110,7 @@ class Node:
                 announced = _ANNOUNCED.search(line.decode())
                 if announced is not None:
                     self.internal_urls.append(announced[2])
-                    self.announced += 1
             await process.wait()
-            self.restarts += 1
             await asyncio.sleep(RESTART_S)
 
     def worker_pids(self) -> list[int]:
@@ -162,6 +160,9 @@ class Site:
         self._watched: EmbeddedStore | None = None
         self._far: subprocess.Popen[bytes] | None = None
         self._stopped: set[int] = set()
+        #: Of a cluster, the primaries first.
+        self.cluster: list[ClusterNode] = []
+        self._clusters = contextlib.ExitStack()
 
     # --- life -------------------------------------------------------------------------------------------
 
@@ -176,9 +177,16 @@ class Site:
             arguments += ["--store", await self._start_watched()]
         elif layout.store == "far":
             arguments += ["--store", await self._start_far()]
+        elif layout.store == "cluster":
+            cluster = running_cluster(self.folder / "cluster", replicas=1, durable=True)
+            (self.folder / "cluster").mkdir()
+            self.cluster = await asyncio.to_thread(self._clusters.enter_context, cluster)
+            arguments += ["--store", cluster_url(self.cluster[:PRIMARIES])]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIVEROOM_")}
         # Only what is stopped in the middle of a run would need time to drain, and nothing here is.
         inherited["LIVEROOM_DRAIN_SPREAD_MS"] = "0"
+        if layout.store == "cluster":
+            inherited["LIVEROOM_STORE_REPLICAS"] = "1"
         with contextlib.ExitStack() as ports:
             # Held until all are known, so that they differ.
             sockets = [
@@ -189,7 +197,7 @@ class Site:
             environment = {**inherited, **layout.environment.get(number, {})}
             node = Node(number, port, self.folder, arguments, environment)
             self.nodes.append(node)
-            await node.start(layout.workers)
+            await node.start()
 
     async def _start_watched(self) -> str:
         store_data = self.folder / "store"
@@ -244,6 +252,7 @@ class Site:
             await self.wire.stop()
         if self._watched is not None:
             await self._watched.stop()
+        await asyncio.to_thread(self._clusters.close)
         if self._far is not None:
             self._far.kill()
             self._far.wait()
@@ -276,15 +285,21 @@ class Site:
         [server] = [found for found in find_servers(self.store_data.resolve()) if not found.is_fork]
         return server.pid
 
+    def primary_of(self, room: str) -> ClusterNode:
+        """Return the node of the cluster that owned the room's slot at the start."""
+        slot = slot_of(RoomKey("demo", room))
+        [primary] = [node for node in self.cluster if slot in node.slots]
+        return primary
+
+    def replica_of(self, primary: ClusterNode) -> ClusterNode:
+        """Return the replica that a primary was given at the start."""
+        return self.cluster[PRIMARIES + self.cluster.index(primary)]
+
     def store(self) -> "Redis[Any]":
         """Return a client of the store, around any wire."""
         if self._far is not None:
             return Redis.from_url(f"redis://{seclusion.THERE}:{_FAR_PORT}", protocol=2)
         return Redis.from_url(EmbeddedStore(self.store_data).url, protocol=2)
-
-    def announced(self) -> int:
-        """Return how many workers have said that they listen, ever."""
-        return sum(node.announced for node in self.nodes)
 
     def log(self) -> str:
         """Return what the nodes have logged."""

@@ -99,6 +99,8 @@ class Fault:
     shape: Shape = field(default_factory=Shape)
     #: Whether the store keeps all it acknowledged. If not, `verdict.judge_broken_line` takes the oracle's place.
     keeps: bool = True
+    #: Where the store does not: whether acknowledged claims, payments and cancellations are kept all the same.
+    claims_kept: bool = False
     #: Whether the room outlives the fault.
     room_lives: bool = True
     #: Whether `BACK_SHARE` of the viewers must be back within `BACK_S_MAX`.
@@ -321,7 +323,14 @@ def _judge(fault: Fault, plan: Plan, history: History, dump: Dump, trial: Trial,
         if outcome.command == "seckill.claim" and outcome.code == "ok"
     }
     result.wins = len(won)
-    return verdict.judge_broken_line(history, dump, stock)
+    result.reasked = sum(
+        outcome.tries > 1
+        for process in history.processes
+        for outcome in process.outcomes
+        if outcome.command == "seckill.claim"
+    )
+    wrongs = verdict.judge_broken_line(history, dump, stock)
+    return wrongs + (verdict.judge_kept_claims(history, dump) if fault.claims_kept else [])
 
 
 def _describe(

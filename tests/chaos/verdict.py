@@ -11,7 +11,7 @@ Pure: values in, values out.
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from loadtest.history import (
     TICKS_PER_S,
@@ -176,6 +176,33 @@ def _line_of(
                 epoch, seq = mark.epoch, mark.seq
     if viewer.present and (epoch, seq) < (last_epoch, final_seq) and (epoch != last_epoch or seq < final_seq):
         yield f"{viewer.viewer} ended at {epoch} {seq}, the room at {last_epoch} {final_seq}"
+
+
+def judge_kept_claims(history: History, dump: Dump) -> list[str]:
+    """Return which claims and payments were acknowledged and are not in the orders, or were done twice."""
+    last: dict[str, dict[str, Any]] = {}
+    wrongs = []
+    for change in dump.orders:
+        last[change["order"]] = change
+    orders_of: Counter[tuple[str, str]] = Counter()
+    for change in last.values():
+        # Who pays late gets the unit they paid for, whatever they hold by then.
+        if change["status"] == "held":
+            orders_of[change["sale"], change["viewer"]] += change["qty"]
+    for process in history.processes:
+        for outcome in process.outcomes:
+            if outcome.command == "seckill.claim" and outcome.code == "ok":
+                order = str(outcome.said["order"])
+                if order not in last:
+                    wrongs.append(f"order {order} was acknowledged and is lost")
+    for payment in history.payments:
+        order = last.get(payment.order, {})
+        if payment.code == "ok" and order.get("payment_id") != payment.payment:
+            wrongs.append(f"payment {payment.payment} was taken, but its order is not paid by it")
+    wrongs += [
+        f"{viewer} holds {units} units of {sale}" for (sale, viewer), units in orders_of.items() if units > 1
+    ]
+    return sorted(set(wrongs))
 
 
 def _sold(history: History, dump: Dump, stock: dict[str, int]) -> Iterator[str]:

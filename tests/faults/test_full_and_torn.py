@@ -9,9 +9,9 @@ import signal
 from pathlib import Path
 
 from engine.store.embedded import EmbeddedStore
-from tests.faults.test_fence import Shopper, open_sale, orders_of, units_of
 from tests.support.client import Refused, a_key
 from tests.support.processes import Guests, House, a_house, is_gone, until
+from tests.support.shoppers import Shopper, open_sale, orders_of, units_of
 
 AN_HOUR_MS = 3_600_000
 SHIFTED_CLOCK = Path(__file__).parents[1] / "chaos" / "shifted_clock"

@@ -15,9 +15,9 @@ import aiohttp
 import pytest
 
 from engine.store.embedded import EmbeddedStore
-from tests.faults.test_fence import Shopper, open_sale, orders_of, units_of
 from tests.support.client import Client, Map, Refused, a_key
 from tests.support.processes import Guests, House, is_gone, seqs, until
+from tests.support.shoppers import Shopper, open_sale, orders_of, units_of
 from tests.support.store_wire import Point, Wire, a_wire
 
 STOCK = 6
