@@ -13,6 +13,7 @@ from loadtest.history import (
     History,
     JoinedSeen,
     Outcome,
+    Payment,
     ProcessHistory,
     Seen,
     ViewerHistory,
@@ -158,3 +159,45 @@ def test_lost_facts_are_counted_where_no_snapshot_covers_them() -> None:
     story.viewer((0, joined("e1", 1)), (1, seen(4)), (2, joined("e1", 9)), (3, seen(10)))
 
     assert verdict.facts_lost(story.history(10)) == 2
+
+
+def test_acknowledged_claims_and_payments_that_are_gone_are_named() -> None:
+    story = Story()
+    story.viewer((0, joined("e1", 1)))
+    story.won("o1")
+    story.won("o2")
+    history = story.history(1)
+    history.payments = [
+        Payment(order="o1", payment="p1", amount_cents=100, sent_us=0, done_us=1, code="ok"),
+        Payment(order="o1", payment="p2", amount_cents=100, sent_us=0, done_us=0, code="unanswered"),
+    ]
+    dump = a_dump(1)
+    dump.orders = [
+        {"order": "o1", "sale": SALE, "viewer": "v0", "qty": 1, "status": "paid", "payment_id": "p0"}
+    ]
+
+    assert verdict.judge_kept_claims(history, dump) == [
+        "order o2 was acknowledged and is lost",
+        "payment p1 was taken, but its order is not paid by it",
+    ]
+
+
+def test_kept_claims_are_right() -> None:
+    story = Story()
+    story.viewer((0, joined("e1", 1)))
+    story.won("o1")
+    dump = a_dump(1)
+    dump.orders = [{"order": "o1", "sale": SALE, "viewer": "v0", "qty": 1, "status": "held"}]
+
+    assert verdict.judge_kept_claims(story.history(1), dump) == []
+
+
+def test_two_units_held_by_one_viewer_are_named() -> None:
+    story = Story()
+    story.viewer((0, joined("e1", 1)))
+    dump = a_dump(1)
+    dump.orders = [
+        {"order": order, "sale": SALE, "viewer": "v0", "qty": 1, "status": "held"} for order in ("o1", "o2")
+    ]
+
+    assert verdict.judge_kept_claims(story.history(1), dump) == [f"v0 holds 2 units of {SALE}"]
