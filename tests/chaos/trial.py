@@ -365,7 +365,7 @@ def _describe(
     since_s = trial.blow_s if fault.back_in_time else trial.relief_s
     if dump is not None:
         first = _first_fact_since(probe, dump, history.run, since_s)
-        back = verdict.returns(history, since_s - started_s, first, anyway=not fault.keeps)
+        back = verdict.returns(history, since_s - started_s, first)
         result.back_p50_s, result.back_p99_s = back.share_s(0.5), back.share_s(BACK_SHARE)
         result.back_within_5_s = back.within(BACK_S_MAX)
         result.snapshots = back.snapshots

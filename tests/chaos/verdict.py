@@ -47,17 +47,17 @@ class Return(NamedTuple):
         return self.after_s[place] if place < len(self.after_s) else NEVER_S
 
 
-def returns(history: History, since_s: float, first_seq: int | None, *, anyway: bool = False) -> Return:
+def returns(history: History, since_s: float, first_seq: int | None) -> Return:
     """
     Return when the viewers were back.
 
     Args:
         history: Of the run.
         since_s: The fault, seconds after the start.
-        first_seq: Place of the first fact made after it; None if there was none.
-        anyway: Count the first join or fact of any kind since then, because another line of facts has begun.
+        first_seq: Place of the first fact made after it, in the epoch in which the room ended; None if there was none.
     """
     since = int(since_s * TICKS_PER_S)
+    epoch = last_epoch(history)
     after: list[float] = []
     viewers = snapshots = 0
     for process in history.processes:
@@ -73,9 +73,10 @@ def returns(history: History, since_s: float, first_seq: int | None, *, anyway: 
                 for mark in process.frames[number].marks
             )
             snapshots += max(0, joins - 1)
-            number = _first_back(process.frames, viewer, since, first_seq, anyway)
-            if number is not None:
-                back[number] += 1
+            if first_seq is not None:
+                number = _first_back(process.frames, viewer, since, epoch, first_seq)
+                if number is not None:
+                    back[number] += 1
         for number, count in back.items():
             ticks = _moments(process.frames[number])
             # Those who read it but were back before are taken for the earliest, so this errs on the late side.
@@ -83,20 +84,35 @@ def returns(history: History, since_s: float, first_seq: int | None, *, anyway: 
     return Return(viewers, sorted(after), snapshots)
 
 
+def last_epoch(history: History) -> str:
+    """Return the epoch of the join that was answered last."""
+    found, latest = "", -1
+    for process in history.processes:
+        for frame in process.frames:
+            for mark in frame.marks:
+                if isinstance(mark, JoinedSeen) and max(frame.ticks, default=-1) > latest:
+                    latest, found = max(frame.ticks), mark.epoch
+    return found
+
+
 def _moments(frame: Frame) -> list[int]:
     return [tick for tick in sorted(frame.ticks) for _ in range(frame.ticks[tick])]
 
 
 def _first_back(
-    frames: list[Frame], viewer: ViewerHistory, since: int, first_seq: int | None, anyway: bool
+    frames: list[Frame], viewer: ViewerHistory, since: int, last: str, first_seq: int
 ) -> int | None:
+    epoch = ""
     for number in viewer.frames:
         frame = frames[number]
-        if max(frame.ticks, default=0) < since:
-            continue
         for mark in frame.marks:
-            if isinstance(mark, FactSeen | JoinedSeen) and (
-                anyway or (first_seq is not None and mark.seq >= first_seq)
+            if isinstance(mark, JoinedSeen):
+                epoch = mark.epoch
+            if (
+                isinstance(mark, FactSeen | JoinedSeen)
+                and epoch == last
+                and mark.seq >= first_seq
+                and max(frame.ticks, default=0) >= since
             ):
                 return number
     return None
@@ -135,17 +151,12 @@ def judge_broken_line(history: History, dump: Dump, stock: dict[str, int]) -> li
     """
     wrongs: list[str] = []
     contents: dict[tuple[str, int], int] = {}
-    last_epoch, last_tick = "", -1
-    for process in history.processes:
-        for frame in process.frames:
-            for mark in frame.marks:
-                if isinstance(mark, JoinedSeen) and max(frame.ticks, default=-1) > last_tick:
-                    last_tick, last_epoch = max(frame.ticks), mark.epoch
+    epoch = last_epoch(history)
     for process in history.processes:
         for viewer in process.viewers:
-            wrongs += _line_of(process, viewer, contents, last_epoch, history.final_seq)
+            wrongs += _line_of(process, viewer, contents, epoch, history.final_seq)
     for event in dump.events:
-        seen = contents.get((last_epoch, event["seq"]))
+        seen = contents.get((epoch, event["seq"]))
         if seen is not None and seen != digest(event):
             wrongs.append(f"fact {event['seq']} was sent with other content than the room has")
     wrongs += _sold(history, dump, stock)
@@ -156,7 +167,7 @@ def _line_of(
     process: ProcessHistory,
     viewer: ViewerHistory,
     contents: dict[tuple[str, int], int],
-    last_epoch: str,
+    last: str,
     final_seq: int,
 ) -> Iterator[str]:
     epoch, seq = "", 0
@@ -174,8 +185,8 @@ def _line_of(
                     if mark.epoch != epoch or missed != list(range(seq + 1, mark.seq + 1)):
                         yield f"{viewer.viewer} resumed from {epoch} {seq} into {mark.epoch} {mark.seq} with {missed}"
                 epoch, seq = mark.epoch, mark.seq
-    if viewer.present and (epoch, seq) < (last_epoch, final_seq) and (epoch != last_epoch or seq < final_seq):
-        yield f"{viewer.viewer} ended at {epoch} {seq}, the room at {last_epoch} {final_seq}"
+    if viewer.present and (epoch != last or seq < final_seq):
+        yield f"{viewer.viewer} ended at {epoch} {seq}, the room at {last} {final_seq}"
 
 
 def judge_kept_claims(history: History, dump: Dump) -> list[str]:

@@ -154,6 +154,16 @@ def test_viewer_is_back_with_the_first_join_that_covers_the_fact(
     assert back.snapshots == (0 if resumed else 1)
 
 
+def test_viewer_of_another_epoch_is_back_with_its_snapshot() -> None:
+    story = Story()
+    story.viewer((0, joined("e1", 8)), (5.1, seen(9)), (7, joined("e2", 2)))
+
+    back = verdict.returns(story.history(2), since_s=5, first_seq=2)
+
+    assert [round(after, 1) for after in back.after_s] == [2.0]
+    assert back.snapshots == 1
+
+
 def test_lost_facts_are_counted_where_no_snapshot_covers_them() -> None:
     story = Story()
     story.viewer((0, joined("e1", 1)), (1, seen(4)), (2, joined("e1", 9)), (3, seen(10)))
