@@ -24,6 +24,7 @@ _HEAD = (
     "facts lost",
     "wins / asked again",
     "invariants",
+    "verdict",
 )
 
 
@@ -37,7 +38,8 @@ def row(result: Result) -> list[str]:
         "" if result.back_p99_s is None else f"{result.back_within_5_s} of {result.viewers + 1}",
         f"{result.facts_lost}" + (f", {result.snapshots} snapshots" if result.snapshots else ""),
         f"{result.wins} / {result.reasked}",
-        result.invariants if result.passed else "FAILED",
+        result.invariants,
+        result.verdict,
     ]
 
 
@@ -49,8 +51,8 @@ def show(console: Console, results: Sequence[Result]) -> None:
     console.print(table)
     for result in results:
         if not result.passed:
-            console.print(f"[red]{result.fault}[/red]: repeat with  {result.command}")
-            for wrong in result.wrongs[:10]:
+            console.print(f"[red]{result.fault}[/red]: {result.verdict}; repeat with  {result.command}")
+            for wrong in [*result.wrongs[:10], *result.missed, *result.saturated]:
                 console.print(f"  {wrong}", markup=False)
 
 
@@ -70,8 +72,8 @@ def markdown(results: Sequence[Result]) -> str:
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     for result in results:
         if not result.passed:
-            lines += ["", f"**{result.fault}** failed; `{result.command}` repeats it.", ""]
-            lines += [f"- {wrong}" for wrong in result.wrongs[:20]]
+            lines += ["", f"**{result.fault}**: {result.verdict}; `{result.command}` repeats it.", ""]
+            lines += [f"- {wrong}" for wrong in [*result.wrongs[:20], *result.missed, *result.saturated]]
     return "\n".join(lines) + "\n"
 
 

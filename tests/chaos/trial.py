@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from loadtest import oracle
+from loadtest import oracle, report
 from loadtest import swarm as swarms
 from loadtest.api import ApiError, MerchantApi
 from loadtest.arrivals import US_PER_S, stream
@@ -146,12 +146,29 @@ class Result(msgspec.Struct, kw_only=True):
     #: Whether everything below was judged and found right.
     invariants: str = ""
     wrongs: list[str] = []
+    #: Bounds on time that were missed, and why the generator was too slow for that to say anything, if it was.
+    missed: list[str] = []
+    saturated: list[str] = []
     notes: list[str] = []
     took_s: float = 0.0
     #: Processes that wanted to run, on average over the last minute: what else this machine was doing.
     load: float = 0.0
     #: Repeats this line alone.
     command: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """
+        What became of it, in a word.
+
+        A missed bound on time says nothing about the service when the generator itself was too slow, as in the load
+        test; a broken promise does, however busy the machine.
+        """
+        if self.passed:
+            return "survived"
+        if self.wrongs:
+            return "BROKEN"
+        return "too busy to tell" if self.saturated else "TOO SLOW"
 
 
 async def play(fault: Fault, seed: int, viewers: int | None, keep: Path | None = None) -> Result:
@@ -190,7 +207,7 @@ async def play(fault: Fault, seed: int, viewers: int | None, keep: Path | None =
                     result.notes.append(traceback.format_exc())
         except Exception as error:
             result.wrongs.append(f"the site: {type(error).__name__}: {error}")
-        result.passed = not result.wrongs
+        result.passed = not result.wrongs and not result.missed
         if keep is not None and not result.passed:
             _keep_logs(folder, keep)
     result.load = round(os.getloadavg()[0], 1)
@@ -349,6 +366,8 @@ def _describe(
     result.fault_s = round(trial.relief_s - trial.blow_s, 2)
     result.unready_after_s = probe.unready_after_s(trial.blow_s)
     result.slowest_answer_s = round(probe.slowest_answer_s(trial.blow_s), 3)
+    honesty = trial.script.plan.scenario.honesty
+    result.saturated = report.gauges(swarm, honesty).saturated(honesty)
     result.troubles = probe.troubles(trial.blow_s)
     result.payments = len(shop.payments)
     result.cancelled = sum(told == "cancelled" for told in cancellers.told.values())
@@ -361,7 +380,7 @@ def _describe(
         if result.healthy_s is None:
             trial.wrongs.append("the service was not healthy in the end")
         elif result.healthy_s > fault.healthy_s_max:
-            trial.wrongs.append(f"healthy again only after {result.healthy_s:.1f} s")
+            result.missed.append(f"healthy again only after {result.healthy_s:.1f} s")
     since_s = trial.blow_s if fault.back_in_time else trial.relief_s
     if dump is not None:
         first = _first_fact_since(probe, dump, history.run, since_s)
@@ -370,7 +389,7 @@ def _describe(
         result.back_within_5_s = back.within(BACK_S_MAX)
         result.snapshots = back.snapshots
         if fault.back_in_time and back.within(BACK_S_MAX) < BACK_SHARE * back.viewers:
-            trial.wrongs.append(
+            result.missed.append(
                 f"{back.within(BACK_S_MAX)} of {back.viewers} viewers were back within {BACK_S_MAX:g} s"
             )
     if not fault.drops and result.dropped:
