@@ -8,6 +8,7 @@ promise was broken, 4 a bound on time was missed while the generator itself was 
 import argparse
 import asyncio
 import resource
+import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.chaos.trial import Fault, Result
 
 #: Thousands of connections are thousands of open files.
 FILES_MIN = 16_384
+#: Exit code of a program that was told to stop.
+INTERRUPTED = 130
 #: Width of the table where there is no terminal.
 LOG_COLUMNS = 150
 
@@ -40,6 +43,10 @@ async def _play(
     faults: list[Fault], arguments: argparse.Namespace, out: Path, console: Console
 ) -> list[Result]:
     results: list[Result] = []
+    # Told to stop, it ends what it has started first, as it does on Ctrl-C.
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     for fault in faults:
         console.print(f"{datetime.now().astimezone():%H:%M:%S} {fault.name}: {fault.what}", markup=False)
         result = await trial.play(fault, arguments.seed, arguments.viewers, out / fault.name)
@@ -82,7 +89,11 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     with (out / "stores.log").open("w") as log:
         structlog.configure(logger_factory=structlog.WriteLoggerFactory(file=log))
-        results = asyncio.run(_play(faults, arguments, out, console))
+        try:
+            results = asyncio.run(_play(faults, arguments, out, console))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            console.print(f"told to stop; what is known so far is in {out}", markup=False)
+            return INTERRUPTED
     table.show(console, results)
     console.print(f"written to {out}", markup=False)
     if all(result.passed for result in results):
