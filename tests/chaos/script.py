@@ -13,7 +13,7 @@ import msgspec
 
 from loadtest import planners
 from loadtest.arrivals import US_PER_S, stream
-from loadtest.plan import SETTLE_US, Plan, Step
+from loadtest.plan import SETTLE_US, Plan
 from loadtest.scenario import Scenario
 from loadtest.sections import Comments, Drain, Facts, Likes, RedPacket, Seckill, Shares, Viewers
 

@@ -12,7 +12,6 @@ from engine.http.api import MerchantApi
 from engine.http.internal import Internal
 from engine.http.problems import status_of
 from engine.rooms.words import WordFilter
-from engine.telemetry import Metrics
 from engine.tokens import Tokens
 from protocol.codes import ErrorCode
 from protocol.commands import COMMANDS
@@ -33,7 +32,7 @@ def routes() -> set[tuple[str, str]]:
         share_dwell_ms=0,
         words=WordFilter([]),
     )
-    internal = Internal(metrics=Metrics("w"), ready=lambda: None, refresh=lambda: None)
+    internal = Internal(ready=nothing, render=nothing)
     defined: list[web.RouteDef] = [*api.routes(), *internal.routes()]
     return {(route.method, route.path) for route in defined if route.method != "*"}
 
