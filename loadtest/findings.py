@@ -91,6 +91,8 @@ class Findings:
     violations: list[Violation] = field(default_factory=list)
     #: Violations found, listed or not; one per viewer.
     total: int = 0
+    #: Epochs that viewers were in; more than one when the store lost its newest history.
+    epochs: int = 0
     facts: int = 0
     facts_delivered: int = 0
     comments_accepted: int = 0

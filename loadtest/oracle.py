@@ -18,6 +18,9 @@ Money, stock and the share board (I1, I2, I6, I7) are judged by `conservation.py
 Pure: values in, a list out. It trusts neither side more: the viewers' memories are compared with each other, with
 the answers the senders got, and with the dump.
 
+A store that lost its newest history makes the room go on in another epoch. The dump is then of the last one, which does
+not begin with an empty room: its snapshots are compared with each other instead of with the facts since the beginning.
+
 What a viewer saw is replayed frame by frame. Viewers of one room mostly stand at the same point and read the same
 frame next, so a step from one standing by one frame is worked out once and looked up afterwards; the result is that
 of replaying each viewer alone.
@@ -142,12 +145,14 @@ class _Judge:
         #: Contents of the other tenant's facts that are none of ours.
         self._foreign = {digest(event) for event in dump.neighbour_events} - set(self._dump_facts.values())
         self._neighbour = "" if history.neighbours is None else f"{history.neighbours.run}-"
-        self._epoch = _last_epoch(history)
+        epochs = _epochs(history)
+        self._epoch = epochs[-1] if epochs else ""
+        self._found.epochs = len(set(epochs))
         #: (epoch, seq) → digest, from the first place that told.
         self._facts: dict[tuple[str, int], int] = {}
         #: Comment → its content, from the first frame that told.
         self._comments: dict[int, CommentSeen] = {}
-        self._snapshots = _Snapshots(dump)
+        self._snapshots = _Snapshots(dump, whole=self._found.epochs <= 1)
         #: Chat without a number that a viewer may have missed: an arrival per join, a grab per share.
         self._chat_max = sum(
             outcome.command == "redpacket.grab" for outcome in self._outcomes.values()
@@ -180,8 +185,7 @@ class _Judge:
                 self._found.add(TENANTS, f"fact {event['seq']} ({event['ev']}) was not made by this run")
         if self._dump.snapshot.get("room") != self._history.room:
             self._found.add(TENANTS, f"the dump is of room {self._dump.snapshot.get('room')!r}")
-        expected = self._snapshots.at(self._last_seq)
-        if digest(factual(self._dump.snapshot)) != expected:
+        if self._snapshots.contradict(self._last_seq, digest(factual(self._dump.snapshot))):
             self._found.add(FACTS, f"the final snapshot does not say what facts 1…{self._last_seq} say")
 
     def _check_fact(self, epoch: str, seq: int, content: int) -> str | None:
@@ -310,7 +314,7 @@ class _Judge:
             self._found.snapshots_checked += 1
             if mark.room != self._history.room:
                 problems.append((TENANTS, f"a snapshot of room {mark.room!r}"))
-            if mark.epoch == self._epoch and mark.factual != self._snapshots.at(mark.seq):
+            if mark.epoch == self._epoch and self._snapshots.contradict(mark.seq, mark.factual):
                 problems.append(
                     (FACTS, f"the snapshot at {mark.seq} does not say what the facts up to it say")
                 )
@@ -397,7 +401,7 @@ class _Judge:
                 if digest(folded.room.get(part)) != digest(value):
                     wrong = f"the folded view differs from the snapshot in {part!r}"
                     self._found.add(FACTS, wrong, viewer.viewer)
-        elif digest(factual(folded.room)) != self._snapshots.at(folded.seq):
+        elif self._snapshots.contradict(folded.seq, digest(factual(folded.room))):
             self._found.add(
                 FACTS, f"the folded view at {folded.seq} is not what the facts say", viewer.viewer
             )
@@ -516,6 +520,10 @@ class _Judge:
         )
         # A card also changes with the stock of its sale.
         made["item.put"] -= _cards_of_stock(self._dump.events)
+        if self._found.epochs > 1:
+            # Those of earlier epochs are in the snapshots, and in no log any more.
+            unknown += acknowledged
+            acknowledged = Counter()
         # Removing what is explained says first that nothing is.
         unknown["item.explaining"] += _ended_by_removal(self._dump.events)
         for fact in sorted(set(FACT_OF.values())):
@@ -548,9 +556,19 @@ class _Judge:
 
 
 class _Snapshots:
-    """What a snapshot at each place must say: the facts up to there, folded into an empty room."""
+    """
+    What a snapshot at each place must say: the facts up to there, folded into an empty room.
 
-    def __init__(self, dump: Dump) -> None:
+    In an epoch that did not begin with an empty room it is what the first one said.
+    """
+
+    def __init__(self, dump: Dump, *, whole: bool) -> None:
+        self._whole = whole
+        self._digests: dict[int, int] = {}
+        if whole:
+            self._fold(dump)
+
+    def _fold(self, dump: Dump) -> None:
         room: dict[str, Any] = {
             "room": dump.room,
             "title": dump.snapshot.get("title"),
@@ -569,24 +587,28 @@ class _Snapshots:
             apply_event(room, event)
             self._digests[event["seq"]] = digest(factual(room))
 
-    def at(self, seq: int) -> int | None:
-        """Return the digest of the factual parts at `seq`, None if the room never was there."""
-        return self._digests.get(seq)
+    def contradict(self, seq: int, content: int) -> bool:
+        """Tell whether the factual parts at `seq` have another digest than `content`, or the room never was there."""
+        if self._whole:
+            return self._digests.get(seq) != content
+        return self._digests.setdefault(seq, content) != content
 
 
 def _outcomes(history: History) -> list[Outcome]:
     return [outcome for process in history.processes for outcome in process.outcomes]
 
 
-def _last_epoch(history: History) -> str:
-    """Return the epoch of the join that was answered last: the one the dump is of."""
-    latest, epoch = -1, ""
-    for process in history.processes:
-        for frame in process.frames:
-            for mark in frame.marks if frame.private else ():
-                if isinstance(mark, JoinedSeen) and max(frame.ticks, default=0) > latest:
-                    latest, epoch = max(frame.ticks, default=0), mark.epoch
-    return epoch
+def _epochs(history: History) -> list[str]:
+    """Return the epoch of every join, in the order of their answers; the dump is of the last one."""
+    joins = [
+        (max(frame.ticks, default=0), mark.epoch)
+        for process in history.processes
+        for frame in process.frames
+        if frame.private
+        for mark in frame.marks
+        if isinstance(mark, JoinedSeen)
+    ]
+    return [epoch for _, epoch in sorted(joins, key=lambda join: join[0])]
 
 
 def _last_joins_us(history: History) -> dict[str, int]:

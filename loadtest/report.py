@@ -227,6 +227,7 @@ def build(
             "snapshots_checked": findings.snapshots_checked,
             "views_checked": findings.views_checked,
             "neighbours_checked": findings.neighbours_checked,
+            "epochs": findings.epochs,
             "facts": findings.facts,
             "facts_delivered": findings.facts_delivered,
             "comments_accepted": findings.comments_accepted,
@@ -425,6 +426,10 @@ def text(result: Result) -> str:
         f"facts      {counts['facts']:,} in the room, {counts['facts_delivered']:,} deliveries, "
         f"{counts['snapshots_checked']:,} snapshots and {counts['views_checked']:,} full views compared"
     )
+    if counts.get("epochs", 1) > 1:
+        lines.append(
+            f"epochs     {counts['epochs']}: the store lost its newest history; what came before is in snapshots only"
+        )
     lines.append(
         f"comments   {counts['comments_accepted']:,} accepted, {counts['comments_delivered']:,} deliveries, "
         f"{counts['comments_thinned']:,} thinned and announced"

@@ -411,6 +411,37 @@ def test_list_of_violations_has_an_end() -> None:
 # --- sampled viewers ------------------------------------------------------------------------------------------
 
 
+def after_a_break(run: ARun, content: int) -> None:
+    """Let everybody have come back into another epoch, whose first facts only snapshots tell of."""
+    for actor in range(4):
+        old = joined(actor, 1)
+        before = JoinedSeen("old", 7, False, old.room, 42, [], 0, 0, old.viewer)
+        run.seen[actor].insert(0, [before])
+        back = JoinedSeen(old.epoch, 1, False, old.room, content, [], 0, 0, old.viewer)
+        run.seen[actor][1] = [back]
+    run.final["title"] = "what the old epoch said"
+
+
+def test_room_that_went_on_in_another_epoch_need_not_follow_from_its_facts(run: ARun) -> None:
+    after_a_break(run, 43)
+
+    found = run.judged()
+
+    assert found.violations == []
+    assert found.epochs == 2
+
+
+def test_snapshots_of_another_epoch_must_agree(run: ARun) -> None:
+    after_a_break(run, 43)
+    back = run.seen[3][1][0]
+    assert isinstance(back, JoinedSeen)
+    run.seen[3][1] = [JoinedSeen(back.epoch, 1, False, back.room, 44, [], 0, 0, back.viewer)]
+
+    [violation] = run.judged().violations
+
+    assert violation.message == "the snapshot at 1 does not say what the facts up to it say"
+
+
 def test_folded_view_is_compared_with_the_snapshot(run: ARun) -> None:
     room = snapshot(4)
 
