@@ -462,7 +462,10 @@ _TEXTS: Final[dict[tuple[str, int], str]] = {
     ("healthz", 200): "The loop turns.",
     ("readyz", 200): "Viewers may come.",
     ("readyz", 503): "Not now; the text says why.",
-    ("metrics", 200): "The metrics of this worker, in the text format of Prometheus.",
+    (
+        "metrics",
+        200,
+    ): "The metrics, in the text format of Prometheus; of several workers with a label `worker`.",
 }
 
 
