@@ -185,7 +185,7 @@ class App:
         )
         internal = web.Application()
         internal.add_routes(
-            Internal(ready=self.why_not_ready, render=self._render_metrics).routes(),
+            Internal(ready=self.readiness, render=self._render_metrics).routes(),
         )
         self._internal = web.AppRunner(
             internal, access_log=None, handle_signals=False, shutdown_timeout=_REQUESTS_S_MAX
@@ -233,13 +233,13 @@ class App:
         if self._embedded is not None:
             await self._embedded.stop()
 
-    async def why_not_ready(self) -> str | None:
-        """Return None when viewers may come, else why not."""
+    async def readiness(self) -> tuple[bool, str]:
+        """Return whether viewers may come, and how it stands in words."""
         if self.gateway.draining:
-            return "draining"
+            return False, "draining"
         if not self._store_answers:
-            return "the store does not answer"
-        return None
+            return False, "the store does not answer"
+        return True, "ready"
 
     async def _probe_store(self) -> None:
         while True:

@@ -93,7 +93,7 @@ class SupervisorMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         make: dict[str, Any] = {"registry": self.registry}
-        self.up = Gauge("liveroom_worker_up", "1 when the worker gives its metrics.", ["worker"], **make)
+        self.ready = Gauge("liveroom_worker_ready", "1 while the worker is ready.", ["worker"], **make)
         self.starts = Counter(
             "liveroom_worker_starts_total", "Workers started, by reason: start, died, rolled.",
             ["worker", "reason"], **make,

@@ -48,7 +48,7 @@ _DRAIN_S_MAX: Final = 20.0
 #: How long a failed successor may take to end before it is killed (seconds).
 _GIVE_UP_S: Final = 5.0
 #: How long a worker may take to answer on its internal port (seconds).
-_ASK_S: Final = 1.0
+_ASK_S: Final = 0.7
 _ASK_AGAIN_S: Final = 0.1
 
 _LISTENING: Final = re.compile(rb"liveroom listening on \S+ internal (http://\S+)\n")
@@ -346,7 +346,7 @@ class Workers:
     async def _start_internal(self) -> None:
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ASK_S))
         application = web.Application()
-        application.add_routes(Internal(ready=self.why_not_ready, render=self._render).routes())
+        application.add_routes(Internal(ready=self.readiness, render=self._render).routes())
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
         await self._runner.setup()
         host, port = split_address("internal_listen", self._config.internal_listen)
@@ -356,24 +356,26 @@ class Workers:
             raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
         self.internal_address = self._runner.addresses[0][:2]
 
-    async def why_not_ready(self) -> str | None:
+    async def readiness(self) -> tuple[bool, str]:
         """
-        Return None when viewers may come, else why not.
+        Return whether viewers may come, and how many workers are ready in words.
 
         One worker is enough: the port answers then, and a balancer that sent everybody away because another worker is
-        being restarted would do more harm. `liveroom_worker_up` tells of the others.
+        being restarted would do more harm. `liveroom_worker_ready` tells of the others.
         """
         if self._stopping:
-            return "draining"
+            return False, "draining"
         answers = await self._ask_all("/readyz")
-        if any(answer is not None for answer in answers.values()):
-            return None
-        return f"none of {self._config.workers} workers is ready"
+        count = sum(answer is not None for answer in answers.values())
+        return (
+            count > 0,
+            f"ready: {count} of {self._config.workers} workers" if count else "no worker is ready",
+        )
 
     async def _render(self) -> tuple[bytes, str]:
-        answers = await self._ask_all("/metrics")
-        for place in self._places:
-            self._metrics.up.labels(str(place.number)).set(int(answers[str(place.number)] is not None))
+        readiness, answers = await asyncio.gather(self._ask_all("/readyz"), self._ask_all("/metrics"))
+        for number, answer in readiness.items():
+            self._metrics.ready.labels(number).set(int(answer is not None))
         texts = {number: answer for number, answer in answers.items() if answer is not None}
         return merge_metrics(self._metrics.registry, "worker", texts)
 

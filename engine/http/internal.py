@@ -16,14 +16,14 @@ class Internal:
     def __init__(
         self,
         *,
-        ready: Callable[[], Awaitable[str | None]],
+        ready: Callable[[], Awaitable[tuple[bool, str]]],
         render: Callable[[], Awaitable[tuple[bytes, str]]],
     ) -> None:
         """
         Prepare.
 
         Args:
-            ready: Returns None when ready, else why not.
+            ready: Returns whether viewers may come, and how it stands in words.
             render: Returns the metrics and their content type.
         """
         self._ready = ready
@@ -43,10 +43,8 @@ class Internal:
 
     async def readyz(self, request: web.Request) -> web.Response:
         """Answer 200 when viewers may come, 503 and why when not."""
-        why_not = await self._ready()
-        if why_not is None:
-            return web.Response(text="ready\n")
-        return web.Response(text=why_not + "\n", status=503)
+        is_ready, words = await self._ready()
+        return web.Response(text=words + "\n", status=200 if is_ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Return the metrics."""

@@ -70,6 +70,7 @@ class Probe:
     async def _ask_ready(self) -> None:
         timeout = aiohttp.ClientTimeout(total=1.0)
         workers = self._site.layout.workers
+        wanted = f"ready: {workers} of {workers} workers" if workers > 1 else "ready"
         async with aiohttp.ClientSession(timeout=timeout) as http:
             while self._open:
                 asked_s = time.monotonic()

@@ -264,9 +264,10 @@ async def test_one_internal_port_speaks_for_all_workers(tmp_path: Path) -> None:
             joins = [await metric(url, f'liveroom_joins_total{{worker="{place}"}}') for place in (0, 1)]
             assert min(connections) >= 1
             assert sum(joins) >= sum(connections) == len({here, there})
-            for path in ("/healthz", "/readyz"):
-                async with http.get(url + path) as answer:
-                    assert answer.status == 200
+            async with http.get(url + "/healthz") as answer:
+                assert answer.status == 200
+            async with http.get(url + "/readyz") as answer:
+                assert (answer.status, await answer.text()) == (200, "ready: 2 of 2 workers\n")
             async with http.get(url + "/metrics") as answer:
                 text = await answer.text()
             helps = [line for line in text.splitlines() if line.startswith("# HELP")]
@@ -276,12 +277,12 @@ async def test_one_internal_port_speaks_for_all_workers(tmp_path: Path) -> None:
             os.kill(stalled, signal.SIGSTOP)
             try:
                 async with http.get(url + "/readyz") as answer:
-                    assert answer.status == 200
-                ups = [await metric(url, f'liveroom_worker_up{{worker="{place}"}}') for place in (0, 1)]
+                    assert (answer.status, await answer.text()) == (200, "ready: 1 of 2 workers\n")
+                ups = [await metric(url, f'liveroom_worker_ready{{worker="{place}"}}') for place in (0, 1)]
                 assert sorted(ups) == [0, 1]
                 os.kill(other, signal.SIGSTOP)
                 async with http.get(url + "/readyz") as answer:
-                    assert (answer.status, await answer.text()) == (503, "none of 2 workers is ready\n")
+                    assert (answer.status, await answer.text()) == (503, "no worker is ready\n")
             finally:
                 for pid in (stalled, other):
                     os.kill(pid, signal.SIGCONT)

@@ -16,7 +16,7 @@ def exposition(connections: int) -> str:
 
 def test_every_sample_of_every_worker_is_there_once_with_its_label() -> None:
     own = CollectorRegistry()
-    Gauge("liveroom_worker_up", "Up.", ["worker"], registry=own).labels("0").set(1)
+    Gauge("liveroom_worker_ready", "Up.", ["worker"], registry=own).labels("0").set(1)
     texts = {"0": exposition(5), "1": exposition(7)}
 
     merged, content_type = merge_metrics(own, "worker", texts)
@@ -26,7 +26,7 @@ def test_every_sample_of_every_worker_is_there_once_with_its_label() -> None:
     found = [
         sample
         for name, family in families.items()
-        if name != "liveroom_worker_up"
+        if name != "liveroom_worker_ready"
         for sample in family.samples
     ]
     expected = [
@@ -46,9 +46,9 @@ def test_every_sample_of_every_worker_is_there_once_with_its_label() -> None:
 
 def test_no_worker_leaves_what_the_supervisor_knows() -> None:
     own = CollectorRegistry()
-    Gauge("liveroom_worker_up", "Up.", ["worker"], registry=own).labels("0").set(0)
+    Gauge("liveroom_worker_ready", "Up.", ["worker"], registry=own).labels("0").set(0)
 
-    assert b'liveroom_worker_up{worker="0"} 0.0' in merge_metrics(own, "worker", {})[0]
+    assert b'liveroom_worker_ready{worker="0"} 0.0' in merge_metrics(own, "worker", {})[0]
 
 
 def test_password_of_a_store_is_not_shown() -> None:
