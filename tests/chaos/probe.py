@@ -8,7 +8,6 @@ history that the oracle judges.
 """
 
 import asyncio
-import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ FACT_PERIOD_S: Final = 0.2
 TIMEOUT_S: Final = 3.0
 #: Steps of the probe begin here; no plan has that many.
 FIRST_STEP: Final = 900_000_000
-_WORKER_UP: Final = re.compile(r"^liveroom_worker_up\{[^}]*\} 1(?:\.0)?$", re.MULTILINE)
 _AGAIN: Final = frozenset({"outcome_unknown", "unavailable", "overloaded"})
 
 
@@ -70,7 +68,6 @@ class Probe:
     async def _ask_ready(self) -> None:
         timeout = aiohttp.ClientTimeout(total=1.0)
         workers = self._site.layout.workers
-        wanted = f"ready: {workers} of {workers} workers" if workers > 1 else "ready"
         async with aiohttp.ClientSession(timeout=timeout) as http:
             while self._open:
                 asked_s = time.monotonic()
@@ -79,8 +76,7 @@ class Probe:
                 )
                 worst = next((word for word in said if word != "ready"), "ready")
                 self.readiness.append(Look(asked_s, time.monotonic(), worst == "ready", worst))
-                # The metrics of several workers are put together for each look.
-                await asyncio.sleep(READY_PERIOD_S * workers**2)
+                await asyncio.sleep(READY_PERIOD_S)
 
     async def _make_facts(self) -> None:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
@@ -172,12 +168,7 @@ async def _ready(http: aiohttp.ClientSession, url: str, workers: int) -> str:
     try:
         async with http.get(f"{url}/readyz") as answer:
             said = (await answer.text()).strip()
-        if said == "ready" and workers > 1:
-            async with http.get(f"{url}/metrics") as answer:
-                up = len(_WORKER_UP.findall(await answer.text()))
-            if up < workers:
-                return f"{up} of {workers} workers"
-        return said
+        return "ready" if said == f"ready: {workers} of {workers} workers" else said
     except (aiohttp.ClientError, TimeoutError) as error:
         return f"no answer: {type(error).__name__}"
 
