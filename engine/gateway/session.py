@@ -31,7 +31,7 @@ from engine.fanout.room import Room
 from engine.gateway.dispatch import Dispatcher
 from engine.gateway.parts import Parts
 from engine.gateway.transport import Transport
-from engine.rooms.limits import Bucket
+from engine.rooms.limits import FORGOTTEN_EACH, TOO_FAST_MAX, Bucket
 from engine.store.batch import Done
 from engine.store.keys import RoomKey
 from engine.store.store import to_rejection
@@ -48,8 +48,6 @@ from protocol.replies import error_body
 log = structlog.stdlib.get_logger(__name__)
 
 _LEAVE_AGAIN_S: Final = 1.0
-#: Commands in a row that come too fast before their sender is taken for a flood and closed with 4400.
-_TOO_FAST_MAX: Final = 1_000
 _UNKNOWN_ENTRY: Final = "unknown"
 _REJOIN_AGAIN_S: Final = 1.0
 #: Shared by all connections, by codec and by whether the peer reads what `deflate` writes.
@@ -134,7 +132,7 @@ class Session:
         #: The room's `seq` when the store let this connection in; None while it has not.
         self._joined_seq: int | None = None
         self._removal: tuple[int, int, str] | None = None
-        #: Commands in a row that came too fast.
+        #: Commands that came too fast, less those that are forgotten.
         self._too_fast = 0
         self.opened_at = parts.loop.time()
 
@@ -241,10 +239,10 @@ class Session:
         """Count one command; refuse it when there were too many."""
         wait_s = self._buckets.take(self._parts.loop.time())
         if not wait_s:
-            self._too_fast = 0
+            self._too_fast = max(0, self._too_fast - FORGOTTEN_EACH)
             return False
         self._too_fast += 1
-        if self._too_fast >= _TOO_FAST_MAX:
+        if self._too_fast >= TOO_FAST_MAX:
             self.close(CloseCode.PROTOCOL_VIOLATION, "flooding")
             return True
         extra = {"retry_ms": int(wait_s * 1000) + 1}

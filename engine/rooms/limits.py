@@ -8,6 +8,14 @@ a timer. Pure: the caller passes the time. The per-viewer rates of comments and 
 Source: ITU-T I.371; docs/protocol.md, "Limits".
 """
 
+from typing import Final
+
+#: Commands that come too fast before their sender is taken for a flood and closed with 4400.
+TOO_FAST_MAX: Final = 1_000
+#: Of those, how many are forgotten for each command that comes in time. A bucket lets one through every so often,
+#: whatever the rate; at six times the rate and above a sender is a flood sooner or later.
+FORGOTTEN_EACH: Final = 5
+
 
 class Bucket:
     """`per_s` events a second on average, `burst` at once."""

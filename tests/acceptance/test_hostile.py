@@ -1,17 +1,21 @@
 """What one viewer must not be able to do to the others, or to the books."""
 
 import time
+from pathlib import Path
 
 import jwt
+import pytest
 
 from tests.acceptance.test_admission import dev_key
-from tests.support.client import a_key
+from tests.support.client import Closed, a_key
+from tests.support.in_process import an_engine
+from tests.support.processes import Guests
 from tests.support.service import Service
 from tests.support.stage import Stage
 
 
 async def test_flood_is_closed_and_others_are_served(stage: Stage) -> None:
-    """A thousand commands in a row that come too fast end the connection."""
+    """A thousand commands that come too fast end the connection."""
     flooder, anna = await stage.enter("flooder"), await stage.enter("anna")
 
     for _ in range(60):
@@ -20,6 +24,30 @@ async def test_flood_is_closed_and_others_are_served(stage: Stage) -> None:
 
     assert await flooder.close_code() == 4400
     assert "now" in await anna.ask("ping")
+
+
+async def test_flood_that_waits_for_its_replies_is_closed_too(tmp_path: Path) -> None:
+    """The bucket lets one command through every so often; that must not make all before it forgotten."""
+    async with (
+        an_engine(tmp_path, commands_per_s=20, commands_burst=10) as engine,
+        Guests(engine, "tea") as guests,
+    ):
+        await guests.open_room()
+        flooder = await guests.join("flooder")
+
+        in_time = 0
+
+        async def flood() -> None:
+            nonlocal in_time
+            for _ in range(1_000):
+                ids = await flooder.send(*({"cmd": "ping"} for _ in range(32)))
+                in_time += sum([(await flooder.reply(each)).ok is not None for each in ids])
+
+        with pytest.raises(Closed):
+            await flood()
+
+        assert await flooder.close_code() == 4400
+        assert in_time >= 10
 
 
 async def test_token_with_half_a_surrogate_in_a_tag_is_refused(service: Service, stage: Stage) -> None:
