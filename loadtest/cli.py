@@ -26,15 +26,20 @@ from loadtest.planners import make
 from loadtest.report import Exit, Result
 from loadtest.run import Settings, Strike, default_out, play
 from loadtest.scenario import ScenarioError
-from loadtest.spawn import DevServer, SpawnError, Victim, dev_server
+from loadtest.spawn import (
+    DEV_MERCHANT_KEY,
+    DEV_SIGNING_KEY,
+    DEV_TENANT,
+    DevServer,
+    SpawnError,
+    Victim,
+    dev_server,
+)
 from loadtest.swarm import GeneratorDied
 from loadtest.tokens import SigningKey, TokenError
 from protocol.codec import CODECS
 
-DEV_MERCHANT_KEY: Final = "dev-key-demo"
 DEV_NEIGHBOUR_KEY: Final = "dev-key-other"
-DEV_TENANT: Final = "demo"
-DEV_SIGNING_KEY: Final = Path("liveroom-data/dev-key.json")
 PROCESSES_MAX: Final = 64
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)

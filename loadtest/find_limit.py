@@ -26,7 +26,7 @@ from loadtest.plan_file import overrides_of
 from loadtest.report import Exit, Result
 from loadtest.run import Settings, play
 from loadtest.scenario import Scenario, ScenarioError
-from loadtest.spawn import dev_server
+from loadtest.spawn import DEV_MERCHANT_KEY, DEV_SIGNING_KEY, DEV_TENANT, dev_server
 from loadtest.swarm import GeneratorDied
 from loadtest.tokens import SigningKey
 from loadtest.watch import Usage, Watch
@@ -46,9 +46,6 @@ SEARCHABLE: Final = (
 BOUNDS: Final = {"delivery_p99_ms": "< 1000", "join_p99_ms": "< 5000", "lost_viewers": "== 0"}
 #: Joins per second of a step; a storm of joins is another question.
 JOINS_PER_S: Final = 500
-#: Keys of a server of our own, which `serve --dev` knows.
-DEV_MERCHANT_KEY: Final = "dev-key-demo"
-DEV_TENANT: Final = "demo"
 
 
 class Tried(Struct, kw_only=True):
@@ -99,7 +96,12 @@ def command(
     merchant_key: Annotated[
         str, typer.Option(envvar="LIVEROOM_MERCHANT_KEY", show_default=False, help="Default: the dev one.")
     ] = DEV_MERCHANT_KEY,
-    signing_key: Annotated[Path | None, typer.Option(help="File with an HS256 key.")] = None,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"File with an HS256 key. Default: {DEV_SIGNING_KEY} if there, else POST /v1/tokens."
+        ),
+    ] = None,
     tenant: Annotated[str, typer.Option(help="Tenant of the signed tokens.")] = DEV_TENANT,
     spawn: Annotated[bool, typer.Option("--spawn", help="A dev server of its own for every step.")] = False,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Generator processes.")] = 1,
@@ -117,6 +119,8 @@ def command(
         )
     if first > highest:
         raise ScenarioError("--from: more than --to")
+    if signing_key is None and not spawn and DEV_SIGNING_KEY.exists():
+        signing_key = DEV_SIGNING_KEY
     key = SigningKey.read(signing_key, tenant) if signing_key is not None else None
     settings = Settings(
         target=target,

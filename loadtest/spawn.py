@@ -25,6 +25,11 @@ from typing import Final, Literal
 
 Victim = Literal["server", "store"]
 
+#: What `serve --dev` knows without being told.
+DEV_MERCHANT_KEY: Final = "dev-key-demo"
+DEV_TENANT: Final = "demo"
+DEV_SIGNING_KEY: Final = Path("liveroom-data/dev-key.json")
+
 READY_TIMEOUT_S: Final = 20.0
 STOP_TIMEOUT_S: Final = 20.0
 _LISTENING: Final = re.compile(rb"liveroom listening on http://(\S+)")

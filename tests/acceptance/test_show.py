@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from loadtest.find_limit import Limit
 from loadtest.plan import Plan
 from loadtest.report import Exit, Result
 
@@ -115,6 +116,31 @@ async def loadtest(folder: Path, *arguments: str) -> tuple[int, str]:
     said, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, said.decode()
+
+
+@pytest.mark.slow
+async def test_limit_is_searched_with_real_servers(tmp_path: Path) -> None:
+    patient = [
+        f"honesty.{number}" for number in ("late_ms=20000", "cpu_sustained_s=60", "stall_ms_max=60000")
+    ]
+    numbers = ["comments.per_s=1", "likes.per_s=5", "viewers.ramp_s=1", *patient]
+    code, said = await loadtest(
+        tmp_path, "find-limit", "crowd", "--spawn", "--from", "10", "--to", "20", "--seconds", "2", "--out",
+        "limit.json", "--threshold", "delivery_p99_ms < 60000", "--threshold", "join_p99_ms < 60000",
+        *(part for number in numbers for part in ("--set", number)),
+    )  # fmt: skip
+
+    assert code == Exit.PASS, said
+    assert "viewers.count = 20 holds; nothing gave out up to there" in said
+    found = msgspec.json.decode((tmp_path / "limit.json").read_bytes(), type=Limit)
+    assert [step.value for step in found.steps] == [10, 20]
+    assert found.gave_out is None
+    for step in found.steps:
+        assert step.verdict == "pass"
+        # A server and a store of our own, and a loop that answered.
+        assert step.usage.server_share is not None
+        assert step.usage.store_share is not None
+        assert step.usage.probe_max_ms > 0
 
 
 @pytest.mark.slow
