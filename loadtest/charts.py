@@ -172,7 +172,7 @@ class _Drawing:
 
 
 def _rows(chart: Chart) -> list[int]:
-    """Return the row of each mark's name, so that names beside each other do not overlap."""
+    """Return the row of each mark's name, so that none overlap; -1 for no name, and for one without any room."""
     ends = [-1e9] * MOMENT_ROWS_MAX
     rows = []
     for mark in chart.marks:
@@ -181,8 +181,9 @@ def _rows(chart: Chart) -> list[int]:
             continue
         place = LEFT + (chart.width - RIGHT - LEFT) * mark.x / max(chart.x_max, 1e-9)
         half = len(mark.name) * LETTER / 2
-        row = next((row for row, end in enumerate(ends) if place - half > end + 6), MOMENT_ROWS_MAX - 1)
-        ends[row] = place + half
+        row = next((row for row, end in enumerate(ends) if place - half > end + 6), -1)
+        if row >= 0:
+            ends[row] = place + half
         rows.append(row)
     return rows
 
@@ -284,7 +285,7 @@ def _marks(drawing: _Drawing) -> None:
         drawing.add(
             f'<line class="moment {mark.kind}" x1="{x}" x2="{x}" y1="{top + 4}" y2="{drawing.bottom}"/>'
         )
-        if not mark.name:
+        if row < 0:
             continue
         half = len(mark.name) * LETTER / 2
         anchor = "start" if x - half < LEFT else "end" if x + half > drawing.right else "middle"

@@ -33,6 +33,8 @@ CODES_SHOWN_MAX: Final = 8
 WIDTH_MAX: Final = 100
 _CLAIMS: Final = ("seckill.claim ", "redpacket.grab ")
 _MIB: Final = 1 << 20
+#: Connections that ended because the plan says so.
+_PLANNED: Final = ("cut_on_purpose", "away")
 
 
 class LiveView:
@@ -129,7 +131,7 @@ class LiveView:
             if code != "ok":
                 (expected if code in EXPECTED_CODES else wrong)[name] = count
         for name, count in sorted(self._swarm.counts("faults").items()):
-            (expected if name == "cut_on_purpose" else wrong)[name] = count
+            (expected if name in _PLANNED else wrong)[name] = count
         return expected, wrong
 
     def _used(self) -> list[tuple[str, float, float]]:

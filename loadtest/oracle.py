@@ -539,8 +539,10 @@ class _Judge:
         for outcome in self._outcomes.values():
             if outcome.code != "unanswered" or not outcome.tries:
                 continue
-            viewer = actors.get(self._plan.steps[outcome.step].actor)
-            if viewer is None or not viewer.present:
+            actor = self._plan.steps[outcome.step].actor
+            viewer = actors.get(actor)
+            if viewer is None or not viewer.present or self._plan.actors[actor].reads_bytes_s:
+                # Who reads slowly may not have come to the answer yet.
                 continue
             if viewer.lost and outcome.asked_us <= back_us.get(viewer.viewer, 0):
                 # Asked on a connection that was lost: nobody is owed an answer there.

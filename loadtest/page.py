@@ -46,7 +46,7 @@ _COLOURS: Final = {
     "delivery": "c1",
     "fact": "c4",
     "join": "c2",
-    "resume": "c4",
+    "resume": "c9",
     "claim": "c3",
     "grab": "c5",
     "cut": "c7",
@@ -195,9 +195,11 @@ def _short(count: int) -> str:
 
 
 def _marks(result: Result, *, named: bool) -> list[Mark]:
-    """Return the moments of the run; their names once, above the widest chart."""
+    """Return the moments of the run with their names, for the widest chart; else only what was done to the server."""
     return [
-        Mark(moment.at_s, moment.name if named else "", moment.kind) for moment in result.timeline.moments
+        Mark(moment.at_s, moment.name if named else "", moment.kind)
+        for moment in result.timeline.moments
+        if named or moment.kind == "fault"
     ]
 
 

@@ -24,6 +24,8 @@ from loadtest.plan import Plan
 US_PER_S: Final = 1_000_000
 #: Moments closer than this are one.
 SAME_S: Final = 0.05
+#: With more moments than this a plan has named what matters.
+NAMES_FEW: Final = 2
 #: Codes that a busy sale or packet answers by design: worth counting, no sign of trouble.
 EXPECTED_CODES: Final = frozenset(
     {"sold_out", "empty", "not_started", "ended", "limit_reached", "rate_limited", "already_joined"}
@@ -202,14 +204,15 @@ def build(
 
 def moments(plan: Plan, faults: Iterable[str]) -> list[Moment]:
     """Return the moments of a run that deserve a name, in order."""
-    named = [Moment(mark.at_us / US_PER_S, mark.name) for mark in plan.moments]
+    named = [Moment(mark.at_us / US_PER_S, mark.name.replace("_", " ")) for mark in plan.moments]
 
     def name(at_us: int, what: str) -> None:
         # What the plan has named itself, or somebody else at the same moment, has its name.
         if at_us <= plan.end_us and not any(abs(moment.at_s - at_us / US_PER_S) < SAME_S for moment in named):
             named.append(Moment(at_us / US_PER_S, what))
 
-    for step in plan.steps:
+    # A show has names enough; a run about one thing gets the rest from its commands.
+    for step in plan.steps if len(named) <= NAMES_FEW else ():
         command = step.command
         if command.get("cmd") == "seckill.schedule":
             name(_moment_us(command.get("starts_at"), step.at_us), "sale starts")

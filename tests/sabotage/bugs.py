@@ -65,7 +65,6 @@ class OneUnitTooMany(Bug):
 
     def asked(self, command: Message) -> Message:
         if command["cmd"] == "seckill.schedule":
-            self.struck += 1
             return {**command, "stock": command["stock"] + 1}
         return command
 
@@ -83,6 +82,8 @@ class OneUnitTooMany(Bug):
             if {"left", "held", "sold"} <= part.keys():
                 hidden = next((name for name in ("left", "held", "sold") if part[name] > 0), "left")
                 part[hidden] -= 1
+                # It shows once the last unit is gone that there never was.
+                self.struck += hidden != "left"
                 if "stock" in part:
                     part["stock"] -= 1
             elif "sale" in part and isinstance(part.get("stock"), int):
@@ -284,13 +285,19 @@ class EarlyStart(Bug):
     scenario = "seckill"
     BY_MS: ClassVar[int] = 1000
 
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__(rng)
+        self._pay_by_first = 0
+
     def asked(self, command: Message) -> Message:
         if command["cmd"] == "seckill.schedule":
-            self.struck += 1
+            self._pay_by_first = command["starts_at"] + command["hold_s"] * 1000
             return {**command, "starts_at": command["starts_at"] - self.BY_MS}
         return command
 
     def said(self, wire: Wire, messages: list[Message]) -> list[Message]:
+        # It shows once somebody holds what nobody may hold yet.
+        self.struck += sum(0 < part.get("pay_by", 0) < self._pay_by_first for part in _walk(messages))
         return self._late(messages) if wire.tenant == DEMO else messages
 
     def told(self, path: str, body: Any) -> Any:

@@ -142,6 +142,8 @@ class ARun:
         self.stats: dict[str, Any] = {"likes": 12, "comments": 3}
         self.final = snapshot(4)
         self.final_seq = 4
+        #: Actors who read slowly.
+        self.slow: set[int] = set()
         self.neighbours: Neighbours | None = None
         self.neighbour_events: list[dict[str, Any]] = []
 
@@ -192,7 +194,10 @@ class ARun:
             )
         actors = [
             Actor("console", "主播", "streamer"),
-            *(Actor(f"v{number}", f"观众{number}", "viewer") for number in (1, 2, 3)),
+            *(
+                Actor(f"v{number}", f"观众{number}", "viewer", reads_bytes_s=500 * (number in self.slow))
+                for number in (1, 2, 3)
+            ),
         ]
         plan = Plan(Scenario(name="crowd", plays="crowd"), 1, actors, STEPS, 8000)
         history = History(RUN, ROOM, self.final_seq, [ProcessHistory(0, frames, viewers, self.outcomes)])

@@ -565,6 +565,13 @@ def test_command_that_never_left_is_owed_nothing(run: ARun) -> None:
     assert run.judged().total == 0
 
 
+def test_slow_reader_may_not_have_come_to_the_answer(run: ARun) -> None:
+    unanswered(run, asked_us=20_000, done_us=20_000 + 2 * ANSWERED_WITHIN_US)
+    run.slow = {1}
+
+    assert run.judged().total == 0
+
+
 # --- what facts bring with them -------------------------------------------------------------------------------
 
 
