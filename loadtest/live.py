@@ -237,7 +237,9 @@ class LiveView:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 1), header_style="dim")
+    table = Table(
+        box=box.SIMPLE_HEAD, expand=True, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim"
+    )
     for place, column in enumerate(columns):
         table.add_column(
             column, justify="right" if place else "left", ratio=None if place else 1, min_width=10
