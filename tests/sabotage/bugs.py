@@ -283,7 +283,7 @@ class EarlyStart(Bug):
     invariant = "I1 stock"
     words = "before the start"
     scenario = "seckill"
-    BY_MS: ClassVar[int] = 1000
+    BY_MS: ClassVar[int] = 2000
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__(rng)

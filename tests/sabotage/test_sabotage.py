@@ -43,10 +43,10 @@ _SMALL: dict[str, dict[str, object]] = {
     "seckill": {
         "viewers.count": 24,
         "viewers.ramp_s": 0.5,
-        "seconds": 5,
+        "seconds": 9,
         "seckill.stock": 8,
         "seckill.claims": 150,
-        "seckill.notice_s": 2,
+        "seckill.notice_s": 3,
         "seckill.burst_s": 0.6,
         "seckill.over_s": 0.5,
         "seckill.early_share": 0.2,
