@@ -260,9 +260,13 @@ def build(
 
 
 def replay(command: Sequence[str], seed: int) -> str:
-    """Return the command line that plays the same plan again: this one, with the seed said."""
+    """
+    Return the command line that plays the same plan again: this one, with the seed said.
+
+    A plan that came from a file has its seed in it; a run that came from no command line has none to repeat.
+    """
     words = list(command)
-    if not any(word == "--seed" or word.startswith("--seed=") for word in words):
+    if words and not any(word.partition("=")[0] in ("--seed", "--plan") for word in words):
         words += ["--seed", str(seed)]
     return shlex.join(words)
 

@@ -220,3 +220,16 @@ def test_text_shows_stock_cents_and_what_was_done_to_the_server() -> None:
     assert "1 of 2 shares; 100 cents = 60 granted + 0 left + 40 refunded" in text
     assert "3 arrivals through links, 2 counted (forged × 1), brought by 1" in text
     assert "struck     at 8.0 s: killed" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "replay"),
+    [
+        (["liveroom-loadtest", "run", "crowd"], "liveroom-loadtest run crowd --seed 5"),
+        (["liveroom-loadtest", "run", "crowd", "--seed", "5"], "liveroom-loadtest run crowd --seed 5"),
+        (["liveroom-loadtest", "run", "--plan=a b.gz"], "liveroom-loadtest run '--plan=a b.gz'"),
+        ([], ""),
+    ],
+)
+def test_replay_says_the_seed_unless_it_is_said_already(command: list[str], replay: str) -> None:
+    assert report.replay(command, 5) == replay
