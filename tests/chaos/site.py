@@ -42,6 +42,10 @@ STOP_TIMEOUT_S: Final = 30.0
 RESTART_S: Final = 0.1
 _FAR_PORT: Final = 6379
 
+#: After this long without a sign of life a cluster's node counts as gone. The viewers' wait for a promotion begins with
+#: it, so a show has it short; much shorter, and a machine that is merely busy loses its primaries.
+NODE_TIMEOUT_MS: Final = 1_000
+
 StoreKind = Literal["private", "watched", "far", "cluster"]
 
 
@@ -181,6 +185,8 @@ class Site:
             cluster = running_cluster(self.folder / "cluster", replicas=1, durable=True)
             (self.folder / "cluster").mkdir()
             self.cluster = await asyncio.to_thread(self._clusters.enter_context, cluster)
+            for node in self.cluster:
+                await asyncio.to_thread(node.client.config_set, "cluster-node-timeout", NODE_TIMEOUT_MS)
             arguments += ["--store", cluster_url(self.cluster[:PRIMARIES])]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIVEROOM_")}
         # Only what is stopped in the middle of a run would need time to drain, and nothing here is.
