@@ -36,6 +36,7 @@ from engine.gateway.console import Actor, Console
 from engine.rooms.words import WordFilter
 from engine.store.embedded import EmbeddedStore, find_servers
 from engine.store.keys import RoomKey, RoomKeys
+from engine.store.replies import LikesAnswer
 from engine.store.store import Store
 from engine.timers import Timers
 from protocol.codes import Role
@@ -108,8 +109,11 @@ def steps(store: Store, console: Console, room: RoomKey, salt: str) -> dict[str,
         )  # fmt: skip
 
     def likes(number: int, answered: Answered) -> None:
-        # A worker of its own for each measurement, because a flush number counts once.
-        store.add_likes(names, salt, number + 1, 3, plain(answered))
+        def done(answer: LikesAnswer) -> None:
+            answered("ok" if isinstance(answer, tuple) and not answer[1] else repr(answer))
+
+        # A worker of its own for each measurement, because a flush number counts once; one viewer in each flush.
+        store.add_likes(names, salt, number + 1, 0, [(f"{salt}-{number}", 3)], 200, 1_800, done)
 
     def claim(number: int, answered: Answered) -> None:
         store.claim(

@@ -38,6 +38,7 @@
 #define FRAME_SENT_MAX 16384u
 #define READY_MAX 256
 #define BUCKETS 2304
+#define COMPLAINTS_MAX 3
 /* The key is always this one, so that its answer is known beforehand (RFC 6455 1.3). */
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -106,6 +107,14 @@ static void fail(const char *what)
 {
     fprintf(stderr, "crowd: %s: %s\n", what, strerror(errno));
     exit(1);
+}
+
+/* Says what a server has against us, the first few times. */
+static void complain(const char *what, const uint8_t *text, size_t bytes)
+{
+    static int times;
+    if (times++ < COMPLAINTS_MAX)
+        fprintf(stderr, "crowd: %s: %.*s\n", what, (int)(bytes < 300 ? bytes : 300), (const char *)text);
 }
 
 /* Buckets of 1/64 of a power of two; crowd.py knows the same rule. */
@@ -246,8 +255,7 @@ static void take_replies(const uint8_t *payload, size_t bytes, uint64_t now)
         uint32_t id = (uint32_t)strtoul((const char *)at, NULL, 10);
         const uint8_t *comma = memchr(at, ',', (size_t)(end - at));
         if (comma && starts(comma, (size_t)(end - comma), ",\"err\"")) {
-            if (!run_errors)
-                fprintf(stderr, "crowd: refused: %.*s\n", (int)(bytes < 300 ? bytes : 300), (const char *)payload);
+            complain("refused", payload, bytes);
             run_errors++;
         }
         if (id > run_first && id <= run_first + run_events) {
@@ -318,7 +326,7 @@ static void take_frame(struct connection *c, uint8_t opcode, const uint8_t *payl
             if (starts(payload, bytes, c->binary ? JOINED_BINARY : "[{\"re\":1,\"ok\"")) {
                 now_joined(c, now);
             } else {
-                fprintf(stderr, "crowd: refused: %.*s\n", (int)(bytes < 300 ? bytes : 300), (const char *)payload);
+                complain("refused", payload, bytes);
                 lose(c);
             }
             return;
@@ -338,7 +346,7 @@ static size_t take_handshake(struct connection *c, const uint8_t *data, size_t b
         return 0;
     size_t head = (size_t)(end - data) + 4;
     if (!starts(data, bytes, "HTTP/1.1 101") || !memmem(data, head, ACCEPT, sizeof ACCEPT - 1)) {
-        fprintf(stderr, "crowd: handshake refused: %.60s\n", (const char *)data);
+        complain("handshake refused", data, bytes < 60 ? bytes : 60);
         lose(c);
         return bytes;
     }

@@ -11,12 +11,13 @@ A connection to /publish writes: each of its text frames is an event. Prints the
 import asyncio
 import socket
 import sys
+from time import monotonic
 from typing import cast
 
 import uvloop
 
-from engine.fanout.audience import SLICE_WRITES
 from engine.fanout.cadence import Cadence
+from engine.fanout.slicing import Slicer
 from engine.gateway.transport import build_frame
 
 ANSWER = (
@@ -33,6 +34,7 @@ class Room:
         self.coalesce = coalesce
         self.viewers: dict[asyncio.Transport, None] = {}
         self.cadence = Cadence()
+        self.slicer = Slicer()
         self.pending: list[bytes] = []
         self.timer: asyncio.TimerHandle | None = None
         self.flushing = False
@@ -62,17 +64,23 @@ class Room:
         self.flushing = True
         frame = build_frame(b"[" + b",".join(self.pending) + b"]", text=True)
         self.pending.clear()
-        self.write_slice(self.loop.time(), frame, list(self.viewers))
+        self.write_slice(self.loop.time(), frame, list(self.viewers), self.slicer.first())
 
-    def write_slice(self, began: float, frame: bytes, left: list[asyncio.Transport]) -> None:
+    def write_slice(self, began: float, frame: bytes, left: list[asyncio.Transport], budget: int) -> None:
         """Write to some and leave the rest to the next turn of the loop."""
-        for viewer in left[-SLICE_WRITES:]:
+        started = monotonic()
+        for viewer in left[-budget:]:
             viewer.write(frame)
-        del left[-SLICE_WRITES:]
+        del left[-budget:]
+        self.slicer.wrote(started, monotonic())
         if left:
-            self.loop.call_soon(self.write_slice, began, frame, left)
+            self.loop.call_soon(self.write_on, began, frame, left)
         else:
             self.loop.call_soon(self.flushed, began)
+
+    def write_on(self, began: float, frame: bytes, left: list[asyncio.Transport]) -> None:
+        """Write the next slice."""
+        self.write_slice(began, frame, left, self.slicer.following(monotonic()))
 
     def flushed(self, began: float) -> None:
         """Go on with what has come meanwhile."""
