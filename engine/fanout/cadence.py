@@ -4,7 +4,8 @@ When a room speaks next.
 Decides the moment of the next flush: an idle room at once, a busy one after a pause that grows with what the last flush
 cost. At least half as much again, so that a huge room spends at most two fifths of the loop on fan-out; up to six times
 while the pause stays below 100 ms, since a pause nobody notices makes fewer and fuller frames. Facts do not wait for
-it; gauges alone, which the next ones replace, wait longest. Pure: the caller passes the time.
+it; gauges alone, which the next ones replace, and what else nobody waits for (arrivals) wait longest. Pure: the caller
+passes the time.
 
 Source: docs/decisions/0008-coalescing-cadence.md, docs/decisions/0014-what-a-flush-costs.md.
 """

@@ -119,6 +119,8 @@ class Room:
         self._last_comment = 0
         self._pending: list[Pending] = []
         self._pending_chat = 0
+        #: Of those, how many somebody wrote; arrivals and the like, which nobody waits for, are not among them.
+        self._pending_comments = 0
         self._pending_facts = 0
         self._overflowed = 0
         self._pending_gauges: dict[str, bytes] = {}
@@ -276,6 +278,8 @@ class Room:
         for offset, json in enumerate(events):
             self._pending.append(Pending(Kind.CHAT, first + offset if first else 0, json))
             self._pending_chat += 1
+        if first:
+            self._pending_comments += len(events)
         if self._pending_chat > PENDING_CHAT_MAX:
             self._overflow()
         self._schedule()
@@ -313,7 +317,7 @@ class Room:
     def _forget_pending(self) -> None:
         """Drop what belongs to a state that is left behind."""
         self._pending.clear()
-        self._pending_chat = self._pending_facts = self._overflowed = 0
+        self._pending_chat = self._pending_comments = self._pending_facts = self._overflowed = 0
         self._pending_gauges.clear()
         self._ahead.clear()
         # Those who wait are being closed, and the facts they wait for may never come.
@@ -382,7 +386,10 @@ class Room:
             return
         now = self._loop.time()
         at = self._cadence.next_flush_at(
-            now, facts=self._pending_facts > 0, chat=self._pending_chat > 0, gauges=bool(self._pending_gauges)
+            now,
+            facts=self._pending_facts > 0,
+            chat=self._pending_comments > 0,
+            gauges=self._pending_chat > 0 or bool(self._pending_gauges),
         )
         if at is None:
             return
@@ -402,7 +409,7 @@ class Room:
         shown = self._thinner.thin(chat, started)
         missed = len(chat) + self._overflowed
         dropped = missed - len(shown)
-        self._pending_chat = self._pending_facts = self._overflowed = 0
+        self._pending_chat = self._pending_comments = self._pending_facts = self._overflowed = 0
 
         with_gauges = bool(self._pending_gauges) and self._cadence.gauges_due(started)
         # As known now: somebody may have joined since and been told a newer value.

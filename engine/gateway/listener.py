@@ -25,6 +25,7 @@ from typing import Final, cast
 
 import structlog
 from aiohttp import web
+from websockets.datastructures import Headers
 from websockets.exceptions import HeaderLineTooLong, NegotiationError, RequestLineTooLong, TooManyHeaders
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
@@ -40,6 +41,13 @@ _END_OF_HEADERS: Final = b"\r\n\r\n"
 #: The path is exactly `/ws`; a query is ignored.
 _WEBSOCKET_LINE: Final = re.compile(rb"GET /ws(?:\?[^ \r\n]*)? HTTP/1\.[01]\r\n")
 _UPGRADE_HEADER: Final = re.compile(rb"\r\nupgrade:[^\r\n]*websocket", re.IGNORECASE)
+
+#: The request line of a WebSocket, and headers as clients write them: ASCII, one blank after the colon or none.
+_REQUEST_LINE: Final = re.compile(rb"(GET) (/[\x21-\x7e]*) (HTTP/1\.[01])\r\n")
+_HEADER: Final = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+: ?[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\r\n"
+_HEADERS: Final = re.compile(rb"(?:" + _HEADER + rb"){1,32}\r\n")
+#: A request that is longer or has more headers is the library's to judge.
+_PLAIN_REQUEST_BYTES_MAX: Final = 4096
 
 #: By subprotocol; None is a client that offered no subprotocol.
 _CODECS: Final[dict[str | None, CodecName]] = {
@@ -401,14 +409,37 @@ def _hold_back(fileno: int) -> None:
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES_MAX)
 
 
+def _read_plain_request(head: bytes) -> Request | None:
+    """
+    Return what the library would make of a complete request head, or None when it is not written plainly.
+
+    A storm of joins is a storm of requests that look alike; the library's parser, a generator that reads line by line,
+    costs each of them as much as everything else in the handshake.
+    """
+    line = _REQUEST_LINE.match(head)
+    if line is None or len(head) > _PLAIN_REQUEST_BYTES_MAX or not _HEADERS.fullmatch(head, line.end()):
+        return None
+    headers = Headers()
+    for header in head[line.end() : -4].decode("ascii").split("\r\n"):
+        name, _, value = header.partition(":")
+        headers.set_insecure(name, value.lstrip(" "))
+    if "Content-Length" in headers or "Transfer-Encoding" in headers:
+        return None
+    method, path, version = line.groups()
+    return Request(path.decode("ascii"), headers, method.decode("ascii"), version.decode("ascii"))
+
+
 def _parse_request(head: bytes) -> Request:
     """
-    Parse a complete request head with the library's parser.
+    Parse a complete request head, any but a plain one with the library's parser.
 
     Raises:
         HeaderLineTooLong, RequestLineTooLong, TooManyHeaders: If a limit of the library is passed.
         ValueError, EOFError, NotImplementedError: If it is malformed or announces a body.
     """
+    plain = _read_plain_request(head)
+    if plain is not None:
+        return plain
     reader = StreamReader()
     reader.feed_data(head)
     reader.feed_eof()

@@ -290,6 +290,34 @@ async def test_idle_room_sends_at_once_and_a_busy_one_gathers(scene: Scene) -> N
     assert member.got[1] == b"[" + b",".join(later) + b"]"
 
 
+async def test_arrivals_hurry_nobody_and_ride_along_with_the_next_comment(scene: Scene) -> None:
+    room = await scene.room()
+    member = scene.member(room)
+    arrival = b'{"ev":"arrived","at":1000,"from":{"id":"bob"}}'
+    # Gauges were just sent, so what waits like a gauge waits for 200 ms from here.
+    scene.store.gauge(1)
+    await turns()
+    assert len(member.got) == 1
+
+    scene.store.deliver(b"c 0", arrival)
+    timer = room._timer_at
+    [comment] = scene.store.comment()
+
+    assert room._timer_at < timer
+    await until(lambda: len(member.got) == 2)
+    assert member.got[1] == b"[" + arrival + b"," + comment + b"]"
+
+
+async def test_arrival_in_an_idle_room_is_shown_at_once(scene: Scene) -> None:
+    room = await scene.room()
+    member = scene.member(room)
+
+    scene.store.deliver(b"c 0", b'{"ev":"arrived"}')
+    await turns()
+
+    assert member.got == [b'[{"ev":"arrived"}]']
+
+
 async def test_fact_does_not_wait_and_takes_along_what_is_pending(scene: Scene) -> None:
     room = await scene.room()
     member = scene.member(room)
