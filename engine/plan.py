@@ -29,10 +29,10 @@ class Costs:
     #: One comment that another worker accepted, off the bus.
     bus_us: float = 60.0
     #: One join: handshake, token, place in the room, snapshot.
-    join_us: float = 450.0
+    join_us: float = 350.0
     #: One comment, one join in the store, synced to disk and published.
     store_comment_us: float = 140.0
-    store_join_us: float = 150.0
+    store_join_us: float = 100.0
     #: A worker without viewers; a joined viewer who is idle; what the kernel holds for their socket.
     worker_kib: float = 79_000.0
     viewer_kib: float = 9.0
