@@ -33,6 +33,8 @@ from tests.support.store_wire import Point
 MANY: Final = 2_000
 #: The claim at which a point of it is struck: one of the first this many after the moment.
 CLAIMS_MAX: Final = 12
+#: What a caller is told at the latest without a store: the engine's 0.9 s, and the way there and back (seconds).
+ANSWER_S_MAX: Final = 1.5
 #: For how long stores are full and wires are silent (seconds).
 FULL_S: Final = 3.0
 SILENT_S: Final = 5.0
@@ -451,6 +453,9 @@ def catalogue(*, secluded: bool) -> list[Fault]:
                 strike=_freeze_store(seconds),
                 shape=Shape(fault_s=seconds, cut_share=0),
                 drops=False,
+                healthy_s_max=2,
+                unready_s_max=3 if seconds > 3 else None,
+                answer_s_max=ANSWER_S_MAX,
             )
             for seconds in (1, 5, 15)
         ),

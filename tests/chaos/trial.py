@@ -111,6 +111,10 @@ class Fault:
     cancels: bool = True
     #: How long the service may stay unhealthy after the fault (seconds).
     healthy_s_max: float = HEALTHY_S_MAX
+    #: Within which time of the blow the service must say that it is not ready, if it must (seconds).
+    unready_s_max: float | None = None
+    #: Within which time every command must be answered, if only with "not now" (seconds).
+    answer_s_max: float | None = None
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -381,6 +385,13 @@ def _describe(
             trial.wrongs.append("the service was not healthy in the end")
         elif result.healthy_s > fault.healthy_s_max:
             result.missed.append(f"healthy again only after {result.healthy_s:.1f} s")
+    unready_s = result.unready_after_s
+    if fault.unready_s_max is not None and (unready_s is None or unready_s > fault.unready_s_max):
+        result.missed.append(f"not ready only after {unready_s} s, the bound is {fault.unready_s_max:g} s")
+    if fault.answer_s_max is not None:
+        silent = sum(count for said, count in result.troubles.items() if said.startswith("no answer"))
+        if silent or result.slowest_answer_s > fault.answer_s_max:
+            result.missed.append(f"answers took up to {result.slowest_answer_s} s, {silent} never came")
     since_s = trial.blow_s if fault.back_in_time else trial.relief_s
     if dump is not None:
         first = _first_fact_since(probe, dump, history.run, since_s)
