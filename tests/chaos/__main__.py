@@ -39,17 +39,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _play(
-    faults: list[Fault], arguments: argparse.Namespace, out: Path, console: Console
-) -> list[Result]:
+def _play(faults: list[Fault], arguments: argparse.Namespace, out: Path, console: Console) -> list[Result]:
     results: list[Result] = []
-    # Told to stop, it ends what it has started first, as it does on Ctrl-C.
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     for fault in faults:
         console.print(f"{datetime.now().astimezone():%H:%M:%S} {fault.name}: {fault.what}", markup=False)
-        result = await trial.play(fault, arguments.seed, arguments.viewers, out / fault.name)
+        # A loop each: whatever a trial that broke off has left running ends with it.
+        result = asyncio.run(_play_one(fault, arguments, out / fault.name))
         results.append(result)
         healthy = "never healthy" if result.healthy_s is None else f"healthy after {result.healthy_s:.1f} s"
         said = "; ".join([result.verdict, *result.wrongs[:3], *result.missed, healthy])
@@ -57,6 +52,14 @@ async def _play(
         # Whatever happens next, what is known is on the disk.
         table.write(results, out)
     return results
+
+
+async def _play_one(fault: Fault, arguments: argparse.Namespace, keep: Path) -> Result:
+    # Told to stop, it ends what it has started first, as it does on Ctrl-C.
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await trial.play(fault, arguments.seed, arguments.viewers, keep)
 
 
 def main() -> int:
@@ -90,7 +93,7 @@ def main() -> int:
     with (out / "stores.log").open("w") as log:
         structlog.configure(logger_factory=structlog.WriteLoggerFactory(file=log))
         try:
-            results = asyncio.run(_play(faults, arguments, out, console))
+            results = _play(faults, arguments, out, console)
         except (KeyboardInterrupt, asyncio.CancelledError):
             console.print(f"told to stop; what is known so far is in {out}", markup=False)
             return INTERRUPTED

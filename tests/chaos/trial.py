@@ -275,10 +275,9 @@ async def _play(fault: Fault, written: Script, seed: int, site: Site, result: Re
                 # Where a fault ends the room, nothing is made there any more, and nobody waits for it.
                 await probe.close()
             finally:
-                for task in (striking,):
-                    if task is not None and not task.done():
-                        task.cancel()
-                        await asyncio.gather(task, return_exceptions=True)
+                if striking is not None and not striking.done():
+                    striking.cancel()
+                    await asyncio.gather(striking, return_exceptions=True)
             await _finish(fault, trial, swarm, api, shop, cancellers, probe, result)
 
 
@@ -335,7 +334,10 @@ def _judge(fault: Fault, plan: Plan, history: History, dump: Dump, trial: Trial,
             result.wins = sale.answers.get("won", 0)
             result.reasked = sale.reasked
         result.facts_lost = verdict.facts_lost(history)
-        return [str(violation) for violation in findings.violations]
+        wrongs = [str(violation) for violation in findings.violations]
+        if findings.epochs > 1:
+            wrongs.append(f"the room was in {findings.epochs} epochs, though its store kept everything")
+        return wrongs
     stock = {trial.sale: plan.scenario.seckill.stock}
     won = {
         outcome.said.get("order")
