@@ -29,8 +29,8 @@ from typing import Any, Final
 
 from benchmarks import peers
 from benchmarks.bench_gateway import PARTS, Figures, gateway_table, gateway_verdicts, measure_parts
-from benchmarks.contenders import BARE, CONTENDERS, ENGINE, Contender, started
-from benchmarks.crowd import CrowdFailed, client_said
+from benchmarks.contenders import BARE, CONTENDERS, ENGINE, Contender, Running, started
+from benchmarks.crowd import Crowd, CrowdFailed, client_said
 from benchmarks.delivery import Load, Sample, measure, open_up_to
 from benchmarks.figures import median, ratio_within_rounds, shown, table, verdict
 from benchmarks.machine import heading, record, resident_kib
@@ -112,42 +112,62 @@ def take(contender: Contender, loads: list[Load], number: int, seconds: float, r
     while left:
         try:
             with started(contender) as running:
-                empty = resident_kib(*running.pids)
-                with running.crowd(max(load.viewers for load in left)) as client:
-                    viewers = 0
-                    keeps_up = True
-                    while left and keeps_up:
-                        load = left.pop(0)
-                        try:
-                            first = not viewers
-                            viewers = open_up_to(client, running, viewers, load.viewers)
-                            if first:
-                                each = (resident_kib(*running.pids) - empty) / viewers
-                                results.idle_kib.setdefault(contender.name, {}).setdefault(number, each)
-                            for name, kind in kinds(contender, load):
-                                sample = measure(
-                                    client, running, kind=kind, per_s=load.per_s, seconds=seconds
-                                )
-                                results.samples.setdefault((load.name, name), {})[number] = sample
-                                say(f"round {number} {load.title}: {name}: {line(sample)}")
-                                keeps_up = keeps_up and sample.delivered == 1
-                                if sample.delivered < HOPELESS:
-                                    # Heavier loads would show the same, for minutes.
-                                    _leave_out(
-                                        results,
-                                        contender,
-                                        left,
-                                        f"delivered {sample.delivered:.0%} of {load.title}",
-                                    )
-                                    left.clear()
-                        except CrowdFailed as failure:
-                            results.missing[load.name, contender.name] = str(failure)
-                            say(f"round {number} {load.title}: {contender.name}: {failure}")
-                            keeps_up = False
+                _take_while_it_keeps_up(contender, running, left, number, seconds, results)
         except NotInstalled as reason:
             results.missing["", contender.name] = str(reason)
             say(f"{contender.name}: {reason}")
             return
+        except Exception as failure:  # One server's end is no reason to lose what the others have shown.
+            why = f"{type(failure).__name__}: {failure}"[:300]
+            _leave_out(results, contender, loads, why)
+            say(f"round {number}: {contender.name}: {why}")
+            return
+
+
+def _take_while_it_keeps_up(
+    contender: Contender, running: Running, left: list[Load], number: int, seconds: float, results: Results
+) -> None:
+    """Take loads off `left` until one is not delivered whole, after which only a new life would be fair."""
+    empty = resident_kib(*running.pids)
+    with running.crowd(max(load.viewers for load in left)) as client:
+        viewers = 0
+        while left:
+            load = left.pop(0)
+            try:
+                viewers = open_up_to(client, running, viewers, load.viewers)
+                each = (resident_kib(*running.pids) - empty) / viewers
+                results.idle_kib.setdefault(contender.name, {}).setdefault(number, each)
+                taken = take_load(client, contender, running, load, number, seconds, results)
+            except CrowdFailed as failure:
+                _leave_out(results, contender, [load], str(failure))
+                say(f"round {number} {load.title}: {contender.name}: {failure}")
+                return
+            best = max(sample.delivered for sample in taken)
+            if best < HOPELESS:
+                # Heavier loads would show the same, for minutes.
+                _leave_out(results, contender, left, f"delivered {best:.0%} of {load.title}")
+                left.clear()
+            if min(sample.delivered for sample in taken) < 1:
+                return
+
+
+def take_load(
+    client: Crowd,
+    contender: Contender,
+    running: Running,
+    load: Load,
+    number: int,
+    seconds: float,
+    results: Results,
+) -> list[Sample]:
+    """Measure one load, with every kind of event that is asked for, and note the samples."""
+    taken = []
+    for name, kind in kinds(contender, load):
+        sample = measure(client, running, kind=kind, per_s=load.per_s, seconds=seconds)
+        results.samples.setdefault((load.name, name), {})[number] = sample
+        say(f"round {number} {load.title}: {name}: {line(sample)}")
+        taken.append(sample)
+    return taken
 
 
 def _leave_out(results: Results, contender: Contender, loads: list[Load], why: str) -> None:

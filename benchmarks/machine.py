@@ -14,6 +14,7 @@ Source: proc(5), Documentation/scheduler/sched-stats.rst of Linux.
 import contextlib
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -129,11 +130,11 @@ def record(module: str) -> dict[str, Any]:
     )
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = _said([*git, "rev-parse", "HEAD"])
-    changed = _said([*git, "status", "--porcelain", "--", "../engine", "../protocol", "."])
+    changed = _said([*git, "status", "--porcelain", "--", "../engine", "../protocol", ".", ":!results"])
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": (commit or "unknown") + (" with changes not committed" if changed else ""),
-        "command": " ".join([f"python -m benchmarks {module}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "benchmarks", module, *sys.argv[1:]]),
         "cpu": f"{os.cpu_count()} x {model}",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
