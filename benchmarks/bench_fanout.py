@@ -91,7 +91,10 @@ def report(found: dict[str, Any]) -> str:
     columns += ["p99 ms", "events per frame", "CPU µs per frame", "server busy", "client busy"]
     lines = [*heading("Fan-out", found), f"- client: {found['client']}", ""]
     lines += table(columns, rows, left=2)
-    lines += ["", "‡ the client was near its limit, so delays are its own too. A fact is a `notice`."]
+    lines += [
+        "",
+        "‡ the client was near its limit or published late, so delays are its own too. A fact is a `notice`.",
+    ]
     return "\n".join(lines) + "\n"
 
 
