@@ -40,6 +40,8 @@ FULL_S: Final = 3.0
 SILENT_S: Final = 5.0
 #: How many bytes the end of the append-only file may lose.
 CUT_BYTES: Final = (1, 20_000)
+#: The beginning of a command, right as far as it goes: wherever it ends, something is missing.
+TORN: Final = b"*4\r\n$7\r\nHINCRBY\r\n$10\r\nlr:{a/b}:m"
 #: The disk that is filled: some times what a trial writes (bytes).
 DISK_BYTES: Final = 24 << 20
 CLOCK_OFF_S: Final = 3_600
@@ -321,7 +323,7 @@ async def _torn_tail(trial: Trial) -> None:
     site = trial.site
     site.kill(site.store_pid())
     newest = max((site.store_data / "appendonlydir").glob("*.incr.aof"))
-    torn = b"*3\r\n$5\r\nHINCRBY\r\n$"[: trial.rng.randint(1, 18)]
+    torn = TORN[: trial.rng.randint(1, len(TORN))]
     with newest.open("ab") as file:
         file.write(torn)
     trial.notes.append(f"{len(torn)} bytes of a command that was never acknowledged")

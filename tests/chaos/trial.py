@@ -254,6 +254,8 @@ async def _play(fault: Fault, written: Script, seed: int, site: Site, result: Re
         shop = Shop(api, plan, tag, room_id)
         cancellers = Cancellers(room, api, seed)
         probe = Probe(site, tag, room_id)
+        # What runs already is the site's; whatever comes now must not outlive a trial that breaks off.
+        before = asyncio.all_tasks()
         async with Swarm(parts) as swarm:
             striking: asyncio.Task[None] | None = None
 
@@ -274,10 +276,12 @@ async def _play(fault: Fault, written: Script, seed: int, site: Site, result: Re
                 await cancellers.close()
                 # Where a fault ends the room, nothing is made there any more, and nobody waits for it.
                 await probe.close()
-            finally:
-                if striking is not None and not striking.done():
-                    striking.cancel()
-                    await asyncio.gather(striking, return_exceptions=True)
+            except BaseException:
+                begun_since = asyncio.all_tasks() - before
+                for task in begun_since:
+                    task.cancel()
+                await asyncio.gather(*begun_since, return_exceptions=True)
+                raise
             await _finish(fault, trial, swarm, api, shop, cancellers, probe, result)
 
 
