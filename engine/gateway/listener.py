@@ -16,6 +16,7 @@ Source: RFC 6455 §4.2; docs/protocol.md, "Connection".
 """
 
 import asyncio
+import errno
 import os
 import re
 import socket
@@ -58,6 +59,9 @@ _CODECS: Final[dict[str | None, CodecName]] = {
 
 #: Unsent bytes the kernel takes from us for one connection before we are told to wait.
 KERNEL_UNSENT_BYTES_MAX: Final = 64 * 1024
+
+#: Why the kernel gives no connection, and gives none the next moment either.
+_OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 # No context is kept between messages in either direction: two contexts would cost a viewer 64 KiB and more.
 _DEFLATE: Final = ServerPerMessageDeflateFactory(
@@ -179,20 +183,32 @@ class Listener:
         if self._server is None or not self._server.sockets:
             return
         loop = asyncio.get_running_loop()
-        with socket.socket(fileno=os.dup(self._server.sockets[0].fileno())) as listening:
-            listening.setblocking(False)
-            self.stop_accepting()
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except BlockingIOError:
-                    break
-                except OSError:
-                    continue  # That one has gone away again.
-                await loop.connect_accepted_socket(self._arrive, connection)
+        try:
+            listening = socket.socket(fileno=os.dup(self._server.sockets[0].fileno()))
+        except OSError as error:
+            if error.errno not in _OUT_OF_ROOM:
+                raise
+            self.stop_accepting()  # There is no descriptor for anybody who waits either.
+        else:
+            with listening:
+                listening.setblocking(False)
+                self.stop_accepting()
+                await self._accept_waiting(loop, listening)
         if self._arrivals:
             self._all_asked = loop.create_future()
             await asyncio.wait([self._all_asked], timeout=patience_s)
+
+    async def _accept_waiting(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_ROOM:
+                    return  # The next moment would say the same, for ever.
+                continue  # That one has gone away again.
+            await loop.connect_accepted_socket(self._arrive, connection)
 
     async def stop(self) -> None:
         """

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import aiohttp
@@ -545,5 +547,43 @@ def test_connection_that_asks_for_nothing_does_not_hold_up_the_closing(run: Run)
 
             silent.close()
             await silent.wait_closed()
+
+    run(scenario)
+
+
+@contextlib.contextmanager
+def few_descriptors(free: int) -> Iterator[None]:
+    """Leave this process no more than `free` descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 200, hard))
+    try:
+        while True:
+            try:
+                taken.append(os.dup(0))
+            except OSError:
+                break
+        for _ in range(free):
+            os.close(taken.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("free", [0, 1, 3])
+def test_closing_ends_when_there_is_no_descriptor_for_those_who_wait(run: Run, free: int) -> None:
+    async def scenario() -> None:
+        async with open_port() as port:
+            waiting = [socket.create_connection(port.address) for _ in range(5)]
+
+            with few_descriptors(free):
+                await port.listener.accept_rest(0.05)
+
+            for sock in waiting:
+                sock.close()
+            with pytest.raises(ConnectionRefusedError):
+                await port.raw()
 
     run(scenario)
