@@ -96,6 +96,7 @@ class Bus:
     async def unsubscribe(self, channel: str) -> None:
         """Stop receiving `channel`."""
         if self._channels.pop(channel, None) is not None:
+            self._settle(channel)
             await self._send("SUNSUBSCRIBE", channel)
 
     async def _send(self, *words: str) -> None:
@@ -142,10 +143,11 @@ class Bus:
             if self._channels[channel].done():
                 self._channels[channel] = loop.create_future()
         self._connected.set()
-        for channel in wanted:
-            await connection.send_command("SSUBSCRIBE", channel, check_health=False)
         self._unconfirmed = set(wanted) if again else set()
         self._broken = frozenset(self._unconfirmed)
+        for channel in wanted:
+            if channel in self._channels:  # Not given up meanwhile.
+                await connection.send_command("SSUBSCRIBE", channel, check_health=False)
 
     async def _read(self, connection: AbstractConnection) -> None:
         """Hand on messages until the connection breaks or stays silent after being asked for a sign of life."""
@@ -185,12 +187,17 @@ class Bus:
                 if not confirmed.done():
                     confirmed.set_exception(TimeoutError("the channel has moved"))
                     confirmed.exception()  # Nobody may be waiting for it.
+                self._settle(channel)
                 self._on_moved(channel)
 
     def _confirm(self, channel: str) -> None:
         future = self._channels.get(channel)
         if future is not None and not future.done():
             future.set_result(None)
+        self._settle(channel)
+
+    def _settle(self, channel: str) -> None:
+        """A channel of a new connection waits for its confirmation no more; with the last one the rooms are told."""
         if channel in self._unconfirmed:
             self._unconfirmed.discard(channel)
             if not self._unconfirmed:

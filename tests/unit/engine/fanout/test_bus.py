@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MovedError
 
 from engine.fanout import bus
 from engine.fanout.bus import Bus
+from engine.store.topology import slot_of
 
 SILENCE = object()
 
@@ -216,6 +218,32 @@ async def test_break_before_the_channels_were_back_is_still_told(
     third.confirm("a")
 
     assert await heard.until(1) == [("reset", ["a"])]
+
+
+@pytest.mark.parametrize("how", ["moved", "unsubscribed"])
+async def test_break_is_told_to_the_others_when_a_channel_does_not_come_back(
+    network: Network, heard: Heard, how: str
+) -> None:
+    moved: list[str] = []
+    started = Bus("unix:///nowhere", heard.message, heard.reset, on_moved=moved.append)
+    await started.start()
+    first = await network.next()
+    await started.subscribe("a")
+    await started.subscribe("b")
+    network.confirms = False
+    first.fail()
+    second = await network.next()
+    await second.until_sent(2)
+
+    second.confirm("a")
+    if how == "moved":
+        second.replies.put_nowait(MovedError(f"{slot_of('b')} 127.0.0.1:7001"))
+    else:
+        await started.unsubscribe("b")
+
+    assert await heard.until(1) == [("reset", ["a", "b"])]
+    assert moved == (["b"] if how == "moved" else [])
+    await started.stop()
 
 
 async def test_silent_connection_is_asked_and_then_given_up(
