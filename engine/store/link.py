@@ -398,7 +398,7 @@ class Link:
                 try:
                     if group.asking:
                         group.asking = False
-                        await connection.read_response(disable_decoding=True, timeout=math.inf)
+                        await self._read_asking(connection)
                     reply = await connection.read_response(disable_decoding=True, timeout=math.inf)
                 except ResponseError as error:
                     unanswered.remove(group)
@@ -448,6 +448,14 @@ class Link:
         if missing:
             await self._load_library(connection)
         return again
+
+    @staticmethod
+    async def _read_asking(connection: AbstractConnection) -> None:
+        """Read the reply of ASKING. What the call itself is told follows it in any case, and says more."""
+        try:
+            await connection.read_response(disable_decoding=True, timeout=math.inf)
+        except ResponseError as error:
+            log.warning("store.asking_refused", error=str(error))
 
     def _watched(self, flight: list[Group]) -> Group | None:
         """Return a group whose answer must wait for replicas, if there is one."""
