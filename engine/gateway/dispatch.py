@@ -19,6 +19,7 @@ from engine.errors import (
     LiveroomError,
     RateLimited,
     RoomNotFound,
+    StoreUnavailable,
     rejected,
 )
 from engine.fanout.room import Room
@@ -162,7 +163,10 @@ class Dispatcher:
             if isinstance(answer, bytes):
                 session.ok(command_id, b'{"total":%s}' % answer)
                 return
-            if isinstance(answer, CommandRejected) and session.last_like_batch == command.batch:
+            certain = isinstance(answer, CommandRejected) or (
+                isinstance(answer, StoreUnavailable) and answer.definite
+            )
+            if certain and session.last_like_batch == command.batch:
                 # Refused for certain: the batch was not counted and may be sent again.
                 session.last_like_batch = before
             session.refuse(command_id, answer)
