@@ -70,7 +70,11 @@ class Cluster:
         Raises:
             StoreUnavailable: If one of them cannot be reached.
         """
-        await asyncio.gather(*(link.start() for link in self.links if not link.running))
+        # Each to its end: one that is still on its way when `start` is called again would be started twice.
+        starting = [link.start() for link in self.links if not link.running]
+        for outcome in await asyncio.gather(*starting, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
         for link in self.links:  # One that has come meanwhile.
             if not link.running:
                 link.begin()
