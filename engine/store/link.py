@@ -18,6 +18,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import structlog
 from hiredis import pack_command
@@ -407,9 +408,9 @@ class Link:
                         missing = True
                         again.append(group)
                     elif self._cluster is not None and isinstance(error, AskError):
-                        self._cluster.ask_there(group, error.host, error.port)
+                        self._cluster.ask_there(group, self._host_in(error), error.port)
                     elif self._cluster is not None and isinstance(error, MovedError):
-                        self._cluster.moved(error.slot_id, error.host, error.port)
+                        self._cluster.moved(error.slot_id, self._host_in(error), error.port)
                         again.append(group)
                     elif text.startswith(_NOT_NOW) or _is_not_now(error):
                         again.append(group)
@@ -448,6 +449,11 @@ class Link:
         if missing:
             await self._load_library(connection)
         return again
+
+    def _host_in(self, error: AskError) -> str:
+        """Return where a redirection leads; a node that does not know a host means the one it was reached at."""
+        host: str = error.host
+        return host if host not in ("", "?") else urlsplit(self._url).hostname or host
 
     @staticmethod
     async def _read_asking(connection: AbstractConnection) -> None:

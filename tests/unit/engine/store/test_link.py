@@ -4,8 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import AskError, MovedError, ResponseError
 
+from engine.errors import StoreUnavailable
 from engine.store import link
 from engine.store.batch import Group
 from engine.store.functions import library
@@ -50,23 +51,27 @@ class ScriptedConnection:
 
 
 class OneLink:
-    """A cluster of one link, to which every group belongs."""
+    """A cluster of one link, to which every group belongs until it is redirected."""
+
+    def __init__(self) -> None:
+        self.redirected: list[tuple[str, int]] = []
 
     def belongs(self, link: Link, group: Group) -> bool:
         """All are ours."""
-        return True
+        return not self.redirected
 
     def hand_over(self, group: Group) -> None:
-        """None is given away."""
-        raise AssertionError
+        """End it: where it goes is not of interest here."""
+        for done, header, own in group.answers(None, StoreUnavailable("handed over")):
+            done(header, own, None)
 
     def moved(self, slot: int, host: str, port: int) -> None:
-        """No slot moves for good."""
-        raise AssertionError
+        """Note where to."""
+        self.redirected.append((host, port))
 
     def ask_there(self, group: Group, host: str, port: int) -> None:
-        """Mark it, as a cluster does; the test queues it."""
-        raise AssertionError
+        """Note where to."""
+        self.redirected.append((host, port))
 
     def failed(self) -> None:
         """A refusal is no news to anybody."""
@@ -96,3 +101,22 @@ async def test_refused_asking_does_not_shift_the_replies_of_the_calls_behind_it(
 
     assert answers == {"asked": b"for asked", "next": b"for next"}
     assert connection.replies.empty()
+
+
+@pytest.mark.parametrize("kind", [MovedError, AskError])
+@pytest.mark.parametrize(
+    ("place", "host"), [("10.0.0.9:7009", "10.0.0.9"), (":7009", "10.0.0.1"), ("?:7009", "10.0.0.1")]
+)
+async def test_redirection_without_a_host_leads_to_the_one_that_was_asked(
+    monkeypatch: pytest.MonkeyPatch, kind: type[AskError], place: str, host: str
+) -> None:
+    connection, cluster = ScriptedConnection(), OneLink()
+    monkeypatch.setattr(link, "make_connection", lambda url: connection)
+    served = Link("redis://me:secret@10.0.0.1:7001", library(), cluster=cluster)
+    await served.start()
+
+    served.call("due_claim", ("k",), (0, 0), lambda header, own, error: None)
+    connection.replies.put_nowait(kind(f"12 {place}"))
+    await served.stop()
+
+    assert cluster.redirected == [(host, 7009)]
