@@ -407,11 +407,12 @@ class Link:
                     if "Function not found" in text:
                         missing = True
                         again.append(group)
-                    elif self._cluster is not None and isinstance(error, AskError):
-                        self._cluster.ask_there(group, self._host_in(error), error.port)
+                    # To redis-py, MOVED is a kind of ASK.
                     elif self._cluster is not None and isinstance(error, MovedError):
                         self._cluster.moved(error.slot_id, self._host_in(error), error.port)
                         again.append(group)
+                    elif self._cluster is not None and isinstance(error, AskError):
+                        self._cluster.ask_there(group, self._host_in(error), error.port)
                     elif text.startswith(_NOT_NOW) or _is_not_now(error):
                         again.append(group)
                         if self._cluster is not None:

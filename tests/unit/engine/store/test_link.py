@@ -54,7 +54,7 @@ class OneLink:
     """A cluster of one link, to which every group belongs until it is redirected."""
 
     def __init__(self) -> None:
-        self.redirected: list[tuple[str, int]] = []
+        self.redirected: list[tuple[str, str, int]] = []
 
     def belongs(self, link: Link, group: Group) -> bool:
         """All are ours."""
@@ -67,11 +67,11 @@ class OneLink:
 
     def moved(self, slot: int, host: str, port: int) -> None:
         """Note where to."""
-        self.redirected.append((host, port))
+        self.redirected.append(("moved", host, port))
 
     def ask_there(self, group: Group, host: str, port: int) -> None:
         """Note where to."""
-        self.redirected.append((host, port))
+        self.redirected.append(("asked", host, port))
 
     def failed(self) -> None:
         """A refusal is no news to anybody."""
@@ -103,12 +103,12 @@ async def test_refused_asking_does_not_shift_the_replies_of_the_calls_behind_it(
     assert connection.replies.empty()
 
 
-@pytest.mark.parametrize("kind", [MovedError, AskError])
+@pytest.mark.parametrize(("kind", "how"), [(MovedError, "moved"), (AskError, "asked")])
 @pytest.mark.parametrize(
     ("place", "host"), [("10.0.0.9:7009", "10.0.0.9"), (":7009", "10.0.0.1"), ("?:7009", "10.0.0.1")]
 )
-async def test_redirection_without_a_host_leads_to_the_one_that_was_asked(
-    monkeypatch: pytest.MonkeyPatch, kind: type[AskError], place: str, host: str
+async def test_redirection_is_followed_as_it_was_meant_and_without_a_host_to_the_one_that_was_asked(
+    monkeypatch: pytest.MonkeyPatch, kind: type[AskError], how: str, place: str, host: str
 ) -> None:
     connection, cluster = ScriptedConnection(), OneLink()
     monkeypatch.setattr(link, "make_connection", lambda url: connection)
@@ -119,4 +119,4 @@ async def test_redirection_without_a_host_leads_to_the_one_that_was_asked(
     connection.replies.put_nowait(kind(f"12 {place}"))
     await served.stop()
 
-    assert cluster.redirected == [(host, 7009)]
+    assert cluster.redirected == [(how, host, 7009)]
