@@ -24,7 +24,7 @@ from engine.store.functions import library
 from engine.store.keys import RoomKeys
 from engine.store.link import REPLICAS_ASK_MS, Acknowledged, Link
 from engine.store.replies import info
-from engine.store.topology import Topology, is_cluster
+from engine.store.topology import Topology, is_cluster, own_slots, slot_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -148,7 +148,8 @@ class StoreBase:
         replid = facts.get("master_replid", "")
         promoted = bool(facts.get("master_replid2", "").strip("0"))
         if replid != link.replid:
-            rooms = [(names, seen) for names, seen in self.seen() if self._link.link_of(names.meta) is link]
+            is_here = await self._what_is_at(link)
+            rooms = [(names, seen) for names, seen in self.seen() if is_here(names.meta)]
             behind = set()
             for names, seen in rooms:
                 holds = await self._holds_what_was_seen(link, names, seen)
@@ -157,7 +158,7 @@ class StoreBase:
                 if not holds or (seen.sold and not link.durable):
                     await self._distrust(link, names, seen)
             # What is known of rooms that are elsewhere stays.
-            here = {meta for meta in self._suspects if self._link.link_of(meta) is link}
+            here = set(filter(is_here, self._suspects))
             self._suspects = (self._suspects - here) | behind
             if link.replid or rooms:
                 log.warning(
@@ -168,6 +169,22 @@ class StoreBase:
             link.vouched = ""
         else:
             link.vouched = replid + "+" if promoted else replid
+
+    async def _what_is_at(self, link: Link) -> Callable[[str], bool]:
+        """
+        Return what tells whether a key is at the node of `link`.
+
+        By the node's own word: of the slots that a promoted replica has taken over, perhaps only the one is known here
+        that somebody was told MOVED for, and it is asked about its rooms only once.
+        """
+        if self._cluster is not None:
+            try:
+                slots = own_slots(bytes(await link.ask("CLUSTER", "NODES")).decode())
+            except StoreUnavailable:
+                log.warning("cluster.nodes_refused", hint="let this user call CLUSTER NODES")
+            else:
+                return lambda key: any(slot_of(key) in run for run in slots)
+        return lambda key: self._link.link_of(key) is link
 
     async def _holds_what_was_seen(self, link: Link, names: RoomKeys, seen: "Seen") -> bool:
         function = library().function("room_position")

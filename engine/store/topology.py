@@ -52,6 +52,16 @@ def is_cluster(url: str) -> bool:
     return urlsplit(url).scheme in SCHEMES
 
 
+def own_slots(nodes: str) -> list[range]:
+    """Return the slots of the node that gave this reply of CLUSTER NODES; those on their way are where they were."""
+    for line in nodes.splitlines():
+        words = line.split()
+        if len(words) >= 8 and "myself" in words[2].split(","):
+            bounds = (word.partition("-") for word in words[8:] if not word.startswith("["))
+            return [range(int(first), int(last or first) + 1) for first, _, last in bounds]
+    return []
+
+
 class ClusterUrl:
     """`redis+cluster://[user:password@]host:port[,host:port…]`, or `rediss+cluster://` for TLS."""
 

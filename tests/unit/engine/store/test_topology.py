@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from engine.errors import StoreUnavailable
-from engine.store.topology import Address, ClusterUrl, SlotMap, Topology, is_cluster, slot_of
+from engine.store.topology import (
+    Address,
+    ClusterUrl,
+    SlotMap,
+    Topology,
+    is_cluster,
+    own_slots,
+    slot_of,
+)
 
 ONE, TWO, SPARE = Address("10.0.0.1", 7001), Address("10.0.0.2", 7002), Address("10.0.0.3", 7003)
 
@@ -48,6 +56,16 @@ def test_slot_of_a_room_is_that_of_its_tag() -> None:
     assert slot_of("lr:{demo/tea}:meta") == slot_of("{demo/tea}")
     # From the specification's reference implementation.
     assert slot_of("123456789") == 12739
+
+
+def test_node_tells_its_own_slots() -> None:
+    nodes = (
+        "07c3 127.0.0.1:7004@17004,a.example master - 0 1426238317239 4 connected 5461-10922\n"
+        "e7d1 127.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-5460 7000 [93->-07c3]\n"
+    )
+
+    assert own_slots(nodes) == [range(5461), range(7000, 7001)]
+    assert own_slots("e7d1 127.0.0.1:7001@17001 myself,slave 07c3 0 0 1 connected\n") == []
 
 
 def test_map_tells_owners_replicas_and_news() -> None:
