@@ -1044,6 +1044,19 @@ def test_sale_stays_paused_when_a_later_restart_loses_nothing(fair: CampaignRoom
     assert fair.claim("bo")[0] == "ok"
 
 
+def test_sale_stays_paused_when_a_later_restart_loses_nothing_in_a_silent_room(fair: CampaignRoom) -> None:
+    """Nothing happened between the two restarts but a look of the timers."""
+    fair.sell()
+    fair.restart()
+    assert fair.tick("s")[0] == "again"
+    fair.restart()
+    fair.vouched = fair.replid
+
+    assert refused(fair.claim("bo")) == "paused"
+    ok(fair.adjust("s", 0))
+    assert fair.claim("bo")[0] == "ok"
+
+
 def test_promoted_replica_that_holds_what_was_acknowledged_goes_on_selling_in_another_epoch(
     fair: CampaignRoom,
 ) -> None:
