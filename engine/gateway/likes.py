@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from engine.errors import LiveroomError, RateLimited
+from engine.errors import LiveroomError, RateLimited, StoreUnavailable
 from engine.fanout.hub import Hub
 from engine.fanout.room import Room
 from engine.rooms.limits import Bucket
@@ -113,8 +113,15 @@ class LikeGatherer:
                 # The last one first: each gives its batch number back only if it is the newest.
                 for liked in reversed(waiting):
                     liked.answered(answer)
-                if not getattr(answer, "definite", True):
+                # Of a repeated flush, what is certain is only that this time it did not arrive.
+                repeated = waiting is not flying
+                if isinstance(answer, StoreUnavailable) and (repeated or not answer.definite):
                     # The store may or may not have it. Asking again with the same number settles it.
+                    if repeated:
+                        # Those behind it have not left, and must not wait for as long as the store is away.
+                        behind, self._waiting = self._waiting, []
+                        for liked in reversed(behind):
+                            liked.answered(StoreUnavailable("the store does not answer"))
                     loop = asyncio.get_running_loop()
                     loop.call_later(_LIKES_AGAIN_S, self._send, flush, flying, [])
                     return

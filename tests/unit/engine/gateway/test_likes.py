@@ -136,3 +136,29 @@ async def test_nobody_is_told_less_than_was_heard_of_already() -> None:
     likes.calls.flushes[0].answer((80, {}))
 
     assert likes.told == [("a", b"90")]
+
+
+async def test_flush_of_unknown_outcome_is_repeated_also_when_a_repetition_did_not_arrive() -> None:
+    """Those behind it are told that the store is away: their likes have not left."""
+    likes = Likes()
+    likes.add("a", "anna", 2)
+    likes.add("b", "bela", 3)
+    likes.add("c", None, 1)
+
+    likes.calls.flushes[0].answer(StoreUnavailable("no answer", definite=False))
+    await until(lambda: len(likes.calls.flushes) == 2)
+    likes.calls.flushes[1].answer(StoreUnavailable("still away"))
+    assert [(name, getattr(answer, "definite", None)) for name, answer in likes.told] == [
+        ("a", False),
+        ("c", True),
+        ("b", True),
+    ]
+    await until(lambda: len(likes.calls.flushes) == 3)
+    likes.add("d", "dora", 4)
+    likes.calls.flushes[2].answer((2, {}))
+
+    assert [(flush.number, flush.rated) for flush in likes.calls.flushes] == [
+        *[(1, [("anna", 2)])] * 3,
+        (2, [("dora", 4)]),
+    ]
+    assert len(likes.told) == 3
