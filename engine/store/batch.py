@@ -46,6 +46,8 @@ class Group:
     maybe_done: bool = False
     #: Whether the next try goes to a node that does not own the slot yet (ASK).
     asking: bool = False
+    #: How often one link gave it to another.
+    hops: int = 0
 
     def words(self, registered_name: str, vouched: str) -> list[str | bytes | int]:
         """Return the command to send now, by a link that vouches for the replication id `vouched`."""

@@ -13,7 +13,7 @@ Source: docs/decisions/0022-cluster.md.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -24,6 +24,8 @@ from engine.store.link import Acknowledged, Link, ask_once
 from engine.store.topology import Address, Topology
 
 log = structlog.stdlib.get_logger(__name__)
+
+_HOP_PAUSE_S: Final = 0.03
 
 
 class Cluster:
@@ -145,7 +147,15 @@ class Cluster:
 
     def hand_over(self, group: Group) -> None:
         """Give a group to the link of its slot's present owner."""
-        self.link_of(group.keys[0]).take_over(group)
+        self._pass_on(group, lambda: self.link_of(group.keys[0]))
+
+    def _pass_on(self, group: Group, find: Callable[[], Link]) -> None:
+        """Give a group to another link: at once the first time, then with a pause, since nodes may disagree a while."""
+        group.hops += 1
+        if group.hops == 1:
+            find().take_over(group)
+        else:
+            asyncio.get_running_loop().call_later(_HOP_PAUSE_S, lambda: find().take_over(group))
 
     def moved(self, slot: int, host: str, port: int) -> None:
         """A node said that a slot is elsewhere, for good."""
@@ -154,7 +164,7 @@ class Cluster:
     def ask_there(self, group: Group, host: str, port: int) -> None:
         """A node said that one group is to be asked elsewhere, this once: its slot is on its way there."""
         group.asking = True
-        self._link_to(Address(host, port)).take_over(group)
+        self._pass_on(group, lambda: self._link_to(Address(host, port)))
 
     def failed(self) -> None:
         """A node is out of reach, or says that it may not serve: somebody may have taken its place."""

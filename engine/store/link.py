@@ -31,7 +31,7 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, MovedError, RedisError, ResponseError
+from redis.exceptions import AskError, MovedError, ReadOnlyError, RedisError, ResponseError
 
 from engine.errors import EngineFault, StoreUnavailable
 from engine.store import keys as names
@@ -386,7 +386,7 @@ class Link:
                 flight.remove(group)
                 _settle(group, error=EngineFault(f"{group.function} cannot be written"))
         again: list[Group] = []
-        missing = False
+        missing = demoted = False
         unanswered = list(flight)
         # Answered, and not yet known to be where it must be.
         unsafe: list[tuple[Group, Any]] = []
@@ -415,6 +415,7 @@ class Link:
                         self._cluster.ask_there(group, self._host_in(error), error.port)
                     elif text.startswith(_NOT_NOW) or _is_not_now(error):
                         again.append(group)
+                        demoted = demoted or isinstance(error, ReadOnlyError)
                         if self._cluster is not None:
                             self._cluster.failed()
                     else:
@@ -447,7 +448,10 @@ class Link:
             raise
         self.flights += 1
         flight[:] = again
-        if missing:
+        if demoted:
+            # A replica now: by the next try the address may lead to the server that took its place.
+            await self._disconnect()
+        elif missing:
             await self._load_library(connection)
         return again
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from engine.errors import StoreUnavailable
+from engine.store.batch import Group
 from engine.store.cluster import Cluster
 from engine.store.functions import library
 from engine.store.link import Acknowledged, Link
@@ -53,3 +54,39 @@ async def test_cluster_that_could_not_start_starts_no_link_twice() -> None:
     await cluster.start()
 
     assert (gone.starts, slow.starts) == (2, 1)
+
+
+class Taker:
+    """Takes groups over and counts them."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.was_given = asyncio.Event()
+
+    def take_over(self, group: Group) -> None:
+        """Take one."""
+        self.taken += 1
+        self.was_given.set()
+
+
+async def test_group_that_is_passed_on_again_waits_a_moment() -> None:
+    """Two nodes that disagree about a slot must not have a call go back and forth as fast as the wire allows."""
+
+    async def nothing(link: Link) -> None:
+        pass
+
+    cluster = Cluster(
+        "redis+cluster://10.0.0.1:7001", library(), on_connected=nothing, acknowledged=Acknowledged()
+    )
+    taker = Taker()
+    cluster._links = {FIRST: taker}  # type: ignore[dict-item]
+    group = Group("room_read", ("lr:{t/r}:meta",), (), 1.0, merged=False)
+
+    cluster.hand_over(group)
+    assert taker.taken == 1
+    cluster.hand_over(group)
+    assert taker.taken == 1
+    taker.was_given.clear()
+    await taker.was_given.wait()
+
+    assert (taker.taken, group.hops) == (2, 2)
