@@ -19,6 +19,7 @@ Source: RFC 6455; RFC 7692; https://websockets.readthedocs.io/en/stable/howto/sa
 import asyncio
 import codecs
 import logging
+import os
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -133,6 +134,8 @@ class Transport(asyncio.Protocol):
         "_backlog",
         "_core",
         "_decoder",
+        "_deferred",
+        "_fd",
         "_is_text",
         "_loop",
         "_lost",
@@ -172,7 +175,14 @@ class Transport(asyncio.Protocol):
             extensions: Negotiated for this connection.
         """
         self._tcp = tcp
+        sock = tcp.get_extra_info("socket")
+        #: Of the socket; -1 where there is none, and then the loop writes everything.
+        self._fd: int = -1 if sock is None else sock.fileno()
+        #: Writes given to the loop whose turn is not over.
+        self._deferred = 0
         self._loop = loop
+        # The answer to the handshake may not have left yet.
+        self._defer()
         self._timeouts = timeouts
         self._lost = lost
         self._session: Session | None = None
@@ -219,12 +229,12 @@ class Transport(asyncio.Protocol):
     def write(self, frame: bytes) -> None:
         """Send a ready-made frame (`build_frame`). Does nothing once closing."""
         if not self.closing:
-            self._tcp.write(frame)
+            self._put(frame)
 
     def send(self, payload: bytes) -> None:
         """Send one message: text for the JSON codec, binary for MessagePack. Does nothing once closing."""
         if not self.closing:
-            self._tcp.write(build_frame(payload, text=self._is_text))
+            self._put(build_frame(payload, text=self._is_text))
 
     def close(self, code: int, reason: str = "") -> None:
         """
@@ -427,6 +437,34 @@ class Transport(asyncio.Protocol):
         _log.exception("session_failed", codec=self.codec_name, joined=self.joined)
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
+    def _put(self, data: bytes) -> None:
+        """
+        Write bytes, straight to the socket while nothing is in front of them.
+
+        The event loop's own write costs a tenth of a room's fan-out more. What the kernel does not take, and every
+        failure, is the loop's, and then everything that follows until it has written it.
+        """
+        tcp = self._tcp
+        if not self._deferred and not tcp.get_write_buffer_size():
+            try:
+                # The loop closes the descriptor after `connection_lost`; by then nothing is written any more.
+                sent = os.write(self._fd, data)
+            except OSError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        tcp.write(data)
+        self._defer()
+
+    def _defer(self) -> None:
+        # A loop may keep what it is given until the end of the turn, and not count it as unsent before that.
+        self._deferred += 1
+        self._loop.call_soon(self._written)
+
+    def _written(self) -> None:
+        self._deferred -= 1
+
     def _begin_closing(self) -> None:
         self.closing = True
         self.deadline = self._loop.time() + self._timeouts.close_timeout_ms / 1000
@@ -441,7 +479,7 @@ class Transport(asyncio.Protocol):
         if last:
             writes.pop()
         if writes:
-            self._tcp.write(writes[0] if len(writes) == 1 else b"".join(writes))
+            self._put(writes[0] if len(writes) == 1 else b"".join(writes))
         if last:
             if not self.closing:
                 self._begin_closing()
