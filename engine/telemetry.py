@@ -136,9 +136,11 @@ def merge_metrics(own: CollectorRegistry, label: str, texts: Mapping[str, str]) 
 def without_password(url: str) -> str:
     """Return a store URL that may be shown."""
     parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
+    if "@" in parts.netloc:
+        parts = parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2])
+        url = urlunsplit(parts)
+    # Its options may name a password as well.
+    return url.partition("?")[0]
 
 
 class _PeersFaults(logging.Filter):

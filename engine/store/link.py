@@ -15,10 +15,11 @@ Source: engine/store/lua/README.md, "Calling convention".
 
 import asyncio
 import math
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import structlog
 from hiredis import pack_command
@@ -100,6 +101,31 @@ class Surroundings(Protocol):
         ...
 
 
+_PLACE: Final = re.compile(r"(?:\[[^\[\]]+\]|[^\[\]:,\s]+)(?::(?P<port>[0-9]{1,5}))?")
+_DATABASE: Final = re.compile(r"/[0-9]*")
+
+
+def _refuse_odd_url(parts: SplitResult) -> None:
+    """Raise ValueError for what redis-py would pass over in silence, or quote: it may be a part of the password."""
+    place = parts.netloc.rpartition("@")[2]
+    if parts.fragment:
+        raise ValueError("the URL has a #; in a password it is written %23")
+    if parts.scheme == "unix":
+        if place or not parts.path.strip("/"):
+            raise ValueError("the URL of a unix socket is unix:///path, with three slashes")
+        return
+    found = _PLACE.fullmatch(place)
+    if found is None or (found["port"] and not 0 < int(found["port"]) < 65_536):
+        hint = (
+            "; in a password, / is written %2F, ? is %3F and # is %23"
+            if "@" in parts.path + parts.query
+            else ""
+        )
+        raise ValueError(f"what it connects to must be host:port, with a port from 1 to 65535{hint}")
+    if parts.path and not _DATABASE.fullmatch(parts.path):
+        raise ValueError("the path of the URL must be the number of a database, such as /0")
+
+
 def make_connection(url: str) -> AbstractConnection:
     """
     Return an unconnected connection to `url`: redis://, rediss:// or unix://.
@@ -107,9 +133,17 @@ def make_connection(url: str) -> AbstractConnection:
     RESP2 because push messages of RESP3 leak in hiredis-py; retries and timeouts are this module's business.
 
     Raises:
-        ValueError: If the URL is not one of a store.
+        ValueError: If the URL is not one of a store; nothing of it is quoted.
     """
-    options: dict[str, Any] = dict(parse_url(url))
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("it is not a URL") from None
+    _refuse_odd_url(parts)
+    try:
+        options: dict[str, Any] = dict(parse_url(url))
+    except ValueError:
+        raise ValueError("the URL has an option with a value it cannot have") from None
     kind: type[AbstractConnection] = options.pop("connection_class", Connection)
     assert kind in (Connection, SSLConnection, UnixDomainSocketConnection)
     options.update(
@@ -119,7 +153,10 @@ def make_connection(url: str) -> AbstractConnection:
         socket_connect_timeout=CALL_TIMEOUT_S,
         socket_read_size=256 * 1024,
     )
-    return kind(**options)
+    try:
+        return kind(**options)
+    except TypeError:
+        raise ValueError("the URL has an option that connections do not have") from None
 
 
 _ASKING: Final = pack_command(("ASKING",))
@@ -513,7 +550,7 @@ class Link:
                 enough = int(held) >= self._acknowledged.replicas
             if enough or self._loop.time() >= deadline:
                 if enough != self._replicas_in_step:
-                    log.warning("store.replicas", in_step=enough)
+                    log.warning("store.replicas", in_step=enough, wanted=self._acknowledged.replicas)
                 self._replicas_in_step = enough
                 return enough
 
@@ -556,7 +593,9 @@ async def ask_once(url: str, *words: Word, timeout_s: float = CALL_TIMEOUT_S) ->
             await connection.send_command(*words)
             return await connection.read_response(disable_decoding=True, timeout=math.inf)
     except (RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(f"{words[0]!s}: {str(error) or type(error).__name__}") from error
+        # Which command met it says something only when the node refused that command.
+        refused = f"{words[0]!s}: " if isinstance(error, ResponseError) else ""
+        raise StoreUnavailable(refused + (str(error) or "no answer in time")) from error
     finally:
         await connection.disconnect()
 

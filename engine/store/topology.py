@@ -15,7 +15,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import structlog
 from redis.crc import key_slot
@@ -70,9 +70,15 @@ class ClusterUrl:
         Take a URL apart.
 
         Raises:
-            ValueError: If it names no node, or one without a port.
+            ValueError: If it names no node, one without a port, or a database; nothing of it is quoted, since it may
+                be a part of the password.
         """
-        self._parts = urlsplit(url)
+        try:
+            self._parts = urlsplit(url)
+        except ValueError:
+            raise ValueError("it is not a URL of a cluster's nodes") from None
+        if self._parts.path not in ("", "/") or "db" in parse_qs(self._parts.query):
+            raise ValueError("a cluster has no numbered databases: its URL ends after the last node's port")
         login, at, places = self._parts.netloc.rpartition("@")
         self._login = login + at
         self.seeds = [_address(place) for place in places.split(",") if place]
@@ -87,9 +93,11 @@ class ClusterUrl:
 
 def _address(place: str) -> Address:
     host, colon, port = place.rpartition(":")
-    if not colon or not port.isdigit() or not 0 < int(port) < 65_536 or not host:
-        raise ValueError(f"{place!r} is not host:port")
-    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+    digits = port.isascii() and port.isdigit() and len(port) <= 5
+    bare = host.removeprefix("[").removesuffix("]") if host.startswith("[") and host.endswith("]") else host
+    if not colon or not digits or not 0 < int(port) < 65_536 or not bare or set(bare) & set("[]"):
+        raise ValueError("each node of a cluster must be host:port, with a port from 1 to 65535")
+    return Address(bare, int(port))
 
 
 class SlotMap:

@@ -53,4 +53,6 @@ def test_no_worker_leaves_what_the_supervisor_knows() -> None:
 
 def test_password_of_a_store_is_not_shown() -> None:
     assert without_password("redis://me:secret@host:6379/0") == "redis://***@host:6379/0"
+    assert without_password("redis://host:6379?password=secret") == "redis://host:6379"
+    assert without_password("unix://me:secret@/run/store.sock?db=1") == "unix://***@/run/store.sock"
     assert without_password("unix:///run/store.sock") == "unix:///run/store.sock"

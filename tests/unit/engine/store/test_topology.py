@@ -46,10 +46,25 @@ def test_url_names_its_nodes() -> None:
     assert not is_cluster("redis://a:1")
 
 
-@pytest.mark.parametrize("places", ["", "a", "a:", ":1", "a:0", "a:65536", "a:1,b", "a:x"])
+@pytest.mark.parametrize(
+    "places", ["", "a", "a:", ":1", "a:0", "a:65536", "a:1,b", "a:x", "a:²", "[::1:1", "[]:1"]
+)
 def test_url_without_a_reachable_node_is_refused(places: str) -> None:
     with pytest.raises(ValueError, match=r"node|host:port"):
         ClusterUrl(f"redis+cluster://{places}")
+
+
+@pytest.mark.parametrize("rest", ["/0", "/abc", "?db=1", "/?db=0"])
+def test_url_with_a_database_is_refused(rest: str) -> None:
+    with pytest.raises(ValueError, match="no numbered databases"):
+        ClusterUrl(f"redis+cluster://a:1{rest}")
+
+
+@pytest.mark.parametrize("places", [":s3cret/x@a:1", ":s3cret", "s3cret:x@a:y", ":s3cret@[a:1"])
+def test_refused_url_is_not_quoted(places: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        ClusterUrl(f"redis+cluster://{places}")
+    assert "s3cret" not in str(refused.value)
 
 
 def test_slot_of_a_room_is_that_of_its_tag() -> None:
