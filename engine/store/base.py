@@ -86,6 +86,7 @@ class StoreBase:
             ConfigError: If it is too old or may evict keys.
         """
         await self._link.prepare()
+        connected: list[int] = []
         # Asked before the library is loaded: an older server does not even know the command.
         for reply in await self._link.command("INFO"):
             facts = info(reply)
@@ -97,10 +98,19 @@ class StoreBase:
             policy = facts.get("maxmemory_policy", "noeviction")
             if policy != "noeviction":
                 raise ConfigError(f"the store evicts keys (maxmemory-policy {policy}); set it to noeviction")
+            connected.append(int(facts.get("connected_slaves", "0")))
         await self._link.start()
         if not self.durable:
             log.warning(
                 "store.not_durable", hint="appendonly yes and appendfsync always keep what was acknowledged"
+            )
+        if connected and min(connected) < self._replicas:
+            log.warning(
+                "store.too_few_replicas",
+                connected=min(connected),
+                wanted=self._replicas,
+                primaries=sum(count < self._replicas for count in connected),
+                hint="claims, grabs, orders and payments are not acknowledged until each primary has as many",
             )
         if self.topology is not None and self.topology.slots.replicas_min > self._replicas:
             log.warning(

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from engine.clock import StoreClock
 from engine.errors import CommandRejected, ConfigError, Overloaded, StoreUnavailable
@@ -473,6 +474,7 @@ async def test_store_that_cannot_be_reached_is_unavailable(tmp_path: Any) -> Non
     with pytest.raises(StoreUnavailable) as failed:
         await store.start()
     assert failed.value.definite
+    assert not str(failed.value).startswith("INFO")
     await store.stop()
 
 
@@ -506,6 +508,19 @@ async def test_store_too_old_for_functions_is_refused_with_its_version(version: 
         with pytest.raises(ConfigError, match=version):
             await store.start()
         await store.stop()
+
+
+@pytest.mark.parametrize("wanted", [0, 2])
+async def test_start_warns_of_replicas_that_are_missing(server: str, wanted: int) -> None:
+    store = Store(server, StoreClock(), replicas=wanted)
+    with capture_logs() as lines:
+        await store.start()
+    await store.stop()
+
+    told = [line for line in lines if line["event"] == "store.too_few_replicas"]
+    assert [(line["connected"], line["wanted"], line["primaries"]) for line in told] == (
+        [(0, 2, 1)] if wanted else []
+    )
 
 
 async def test_store_that_keeps_everything_is_known_as_durable(
