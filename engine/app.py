@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from engine.clock import StoreClock
-from engine.config import Config, split_address
+from engine.config import Config, check_data_dir, split_address
 from engine.errors import ConfigError, StoreUnavailable
 from engine.fanout.hub import Hub
 from engine.gateway.console import Console
@@ -30,7 +30,9 @@ from engine.http.internal import Internal
 from engine.http.pages import Pages, add_headers
 from engine.rooms.words import WordFilter
 from engine.store.embedded import EmbeddedStore
+from engine.store.link import make_connection
 from engine.store.store import Store
+from engine.store.topology import ClusterUrl, is_cluster
 from engine.telemetry import Metrics, without_password
 from engine.timers import Timers
 from engine.tokens import Tokens
@@ -78,16 +80,14 @@ class App:
             ConfigError: If the operator has to act.
         """
         config = self.config
+        check_store(config)
         self.words = words = WordFilter(_read_words(config.words_file))
         url = config.store
         if not url:
             self._embedded = EmbeddedStore(config.data_dir, appendfsync=config.appendfsync)
             url = await self._embedded.start()
         self.clock = StoreClock()
-        try:
-            self.store = Store(url, self.clock, replicas=config.store_replicas)
-        except ValueError as error:
-            raise ConfigError(f"store: {error}") from None
+        self.store = Store(url, self.clock, replicas=config.store_replicas)
         await self._start_store(url)
         self._store_answers = True
         self.tokens = Tokens(list(config.signing_keys))
@@ -260,6 +260,33 @@ class App:
         self.metrics.store_waiting.set(self.store.waiting)
         self.metrics.store_up.set(int(self._store_answers))
         return self.metrics.render()
+
+
+def check_store(config: Config) -> None:
+    """
+    Refuse settings of the store that can never work, before anything is started.
+
+    Raises:
+        ConfigError: Saying what is wrong. The URL is not quoted: it may hold a password.
+    """
+    if not config.store:
+        if config.store_replicas:
+            raise ConfigError(
+                f"store_replicas is {config.store_replicas}, but the private store has no replicas: "
+                "name a store of your own with --store, or set store_replicas to 0"
+            )
+        check_data_dir(config.data_dir)
+        return
+    try:
+        if is_cluster(config.store):
+            nodes = ClusterUrl(config.store)
+            urls = [nodes.of(address) for address in nodes.seeds]
+        else:
+            urls = [config.store]
+        for url in urls:
+            make_connection(url)
+    except ValueError as error:
+        raise ConfigError(f"store: {error}") from None
 
 
 def _read_words(file: str) -> list[str]:

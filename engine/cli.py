@@ -18,7 +18,7 @@ import structlog
 import typer
 import uvloop
 
-from engine.app import App
+from engine.app import App, check_store
 from engine.config import Config, environment, load
 from engine.errors import EXIT_CONFIG, ConfigError, LiveroomError
 from engine.http.api import sign_token
@@ -110,10 +110,10 @@ def fail(error: ConfigError) -> None:
     sys.exit(EXIT_CONFIG)
 
 
-def read_config(file: Path | None, **options: Any) -> Config:
+def read_config(file: Path | None, *, makes_dev_key: bool = True, **options: Any) -> Config:
     """Read the settings or end the process."""
     try:
-        return load(options, file)
+        return load(options, file, makes_dev_key=makes_dev_key)
     except ConfigError as error:
         fail(error)
         raise
@@ -142,6 +142,11 @@ def serve(
         dev=dev,
         log_level=log_level,
     )
+    try:
+        # Here, so that a supervisor does not start workers that must all refuse.
+        check_store(config)
+    except ConfigError as error:
+        fail(error)
     set_up_logs(config.log_level)
     if config.workers > 1 and shared_port is None:
         arguments = ["serve", "--listen", config.listen, "--log-level", config.log_level]
@@ -180,7 +185,10 @@ def token(
 ) -> None:
     """Print a token."""
     # Without a configuration file the only keys there can be are those of --dev.
-    config = read_config(config_file, data_dir=data_dir, dev=dev or config_file is None or None)
+    # One that is made here would sign tokens that no service knows.
+    config = read_config(
+        config_file, makes_dev_key=False, data_dir=data_dir, dev=dev or config_file is None or None
+    )
     body: dict[str, Any] = {"room": room, "viewer": viewer, "role": role, "ttl_s": ttl_s, "name": name}
     try:
         signed, _ = sign_token(Tokens(list(config.signing_keys)), tenant, body)

@@ -106,16 +106,21 @@ class Config:
     merchant_keys_sha256: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        split_address("listen", self.listen)
-        split_address("internal_listen", self.internal_listen)
+        public = split_address("listen", self.listen)
+        if public == split_address("internal_listen", self.internal_listen) and public[1]:
+            raise ConfigError(
+                f"listen and internal_listen are the same, {self.listen}; each needs its own port"
+            )
         if self.log_level not in _LOG_LEVELS:
-            raise ConfigError(f"log_level must be one of {', '.join(_LOG_LEVELS)}")
+            raise ConfigError(f"log_level must be one of {', '.join(_LOG_LEVELS)}, not {self.log_level!r}")
         if self.appendfsync not in ("always", "everysec"):
-            raise ConfigError("appendfsync must be always or everysec")
+            raise ConfigError(f"appendfsync must be always or everysec, not {self.appendfsync!r}")
         if not 0 <= self.store_replicas <= STORE_REPLICAS_MAX:
-            raise ConfigError(f"store_replicas must be from 0 to {STORE_REPLICAS_MAX}")
+            raise ConfigError(
+                f"store_replicas must be from 0 to {STORE_REPLICAS_MAX}, not {self.store_replicas}"
+            )
         if not 1 <= self.workers <= 256:
-            raise ConfigError("workers must be from 1 to 256")
+            raise ConfigError(f"workers must be from 1 to 256, not {self.workers}")
         if self.idle_timeout_ms <= 2 * PING_PERIOD_MS:
             raise ConfigError(f"idle_timeout_ms must exceed two ping periods ({2 * PING_PERIOD_MS} ms)")
         if self.facts_kept_ms < FACTS_KEPT_MS_MIN:
@@ -135,7 +140,7 @@ class Config:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be a number from 0")
-        if self.store and urlsplit(self.store).scheme not in _STORE_SCHEMES:
+        if self.store and _scheme(self.store) not in _STORE_SCHEMES:
             raise ConfigError(f"store must be a URL with one of {', '.join(_STORE_SCHEMES)}")
 
 
@@ -153,6 +158,25 @@ def split_address(name: str, address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        # Its words would quote the URL, and so perhaps a password.
+        raise ConfigError("store is not a URL; is a bracket missing?") from None
+
+
+def check_data_dir(data_dir: Path) -> None:
+    """
+    Refuse something else in the place of the data directory; that it is missing is well, it will be made.
+
+    Raises:
+        ConfigError: If it is not a directory.
+    """
+    if os.path.lexists(data_dir) and not data_dir.is_dir():
+        raise ConfigError(f"data_dir {data_dir} is not a directory")
+
+
 def environment() -> dict[str, str]:
     """Return this process's environment, for the workers it starts."""
     return dict(os.environ)
@@ -162,18 +186,20 @@ def environment() -> dict[str, str]:
 _FILE_ONLY: Final = ("signing_keys", "merchant_keys_sha256")
 
 
-def load(options: Mapping[str, Any], file: Path | None) -> Config:
+def load(options: Mapping[str, Any], file: Path | None, *, makes_dev_key: bool = True) -> Config:
     """
     Gather the settings.
 
     Args:
         options: From the command line; those that were not given are None.
         file: The configuration file, if any.
+        makes_dev_key: Whether a development key that is missing is made, or told.
 
     Raises:
         ConfigError: Naming what is wrong; secrets are never part of the message.
     """
     settings: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     signing_keys: tuple[SigningKey, ...] = ()
     tenants: dict[str, tuple[str, ...]] = {}
     names = [entry.name for entry in fields(Config) if entry.name not in _FILE_ONLY]
@@ -185,16 +211,20 @@ def load(options: Mapping[str, Any], file: Path | None) -> Config:
         if unknown:
             raise ConfigError(f"{file}: unknown setting {unknown[0]!r}")
         settings.update(document)
+        origins.update(dict.fromkeys(document, str(file)))
     for name in names:
         value = os.environ.get(f"LIVEROOM_{name.upper()}")
         if value is not None:
+            origins[name] = f"LIVEROOM_{name.upper()}"
             settings[name] = (
                 [part for part in value.split(",") if part] if name == "allowed_origins" else value
             )
-    settings.update({name: value for name, value in options.items() if value is not None})
-    config = _convert(settings)
+    for name, value in options.items():
+        if value is not None:
+            settings[name], origins[name] = value, f"--{name.replace('_', '-')}"
+    config = _convert(settings, origins)
     if config.dev:
-        return _with_dev_secrets(config, signing_keys, tenants)
+        return _with_dev_secrets(config, signing_keys, tenants, makes_key=makes_dev_key)
     if not signing_keys:
         raise ConfigError("no signing_keys in the configuration file; for a trial on this machine use --dev")
     if not tenants:
@@ -208,14 +238,29 @@ def _with_secrets(
     return replace(config, signing_keys=signing_keys, merchant_keys_sha256=dict(tenants))
 
 
-def _convert(settings: Mapping[str, Any]) -> Config:
+#: What a person calls the type of a setting.
+_KINDS: Final[Mapping[Any, str]] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    tuple[str, ...]: "a list of texts",
+}
+
+
+def _convert(settings: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
     kinds = {entry.name: entry.type for entry in fields(Config)}
     converted = {}
     for name, value in settings.items():
         try:
             converted[name] = msgspec.convert(value, kinds[name], strict=False, dec_hook=_decode)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{name}: {error}") from None
+        except msgspec.ValidationError:
+            # A store's URL holds a password, whatever it was put into.
+            shown = "what it is" if name == "store" else repr(value)
+            raise ConfigError(
+                f"{name} must be {_KINDS[kinds[name]]}, not {shown} ({origins[name]})"
+            ) from None
     return Config(**converted)
 
 
@@ -340,13 +385,23 @@ def hash_merchant_key(key: str) -> str:
 
 
 def _with_dev_secrets(
-    config: Config, signing_keys: tuple[SigningKey, ...], tenants: dict[str, tuple[str, ...]]
+    config: Config,
+    signing_keys: tuple[SigningKey, ...],
+    tenants: dict[str, tuple[str, ...]],
+    *,
+    makes_key: bool,
 ) -> Config:
     """Add the known tenants and a key made at first start. Refused on anything but loopback."""
     for name in ("listen", "internal_listen"):
         host, _ = split_address(name, getattr(config, name))
         if host not in _LOOPBACK:
             raise ConfigError(f"--dev has known keys, so {name} must be a loopback address, not {host}")
+    check_data_dir(config.data_dir)
+    if not makes_key and not os.path.lexists(config.data_dir / _DEV_KEY_FILE):
+        raise ConfigError(
+            f"no development key in {config.data_dir.absolute()}: `liveroom serve --dev` makes it; "
+            "name the directory of the service with --data-dir, or its configuration file with --config"
+        )
     key = _dev_key(config.data_dir)
     known = {tenant: (hash_merchant_key(merchant_key),) for tenant, merchant_key in DEV_TENANTS.items()}
     return _with_secrets(config, (key, *signing_keys), {**tenants, **known})

@@ -126,6 +126,16 @@ async def test_token_command_prints_a_token_that_joins(service: Service, stage: 
     assert (joined["you"]["viewer"], joined["you"]["name"]) == ("anna", "小林")
 
 
+def test_token_command_makes_no_key_of_its_own(folder: Path) -> None:
+    arguments = ("--tenant", "demo", "--room", "r", "--viewer", "anna")
+
+    done = run_liveroom("token", "--data-dir", str(folder / "data"), *arguments)
+
+    assert (done.code, done.stdout) == (78, "")
+    assert "liveroom serve --dev" in done.stderr
+    assert not (folder / "data").exists()
+
+
 def test_wrong_usage_is_told_and_exits_with_2() -> None:
     token = run_liveroom(
         "token", "--tenant", "demo", "--room", "r", "--viewer", "-", "--data-dir", "/nonexistent"
@@ -151,9 +161,15 @@ def test_wrong_usage_is_told_and_exits_with_2() -> None:
         (["--dev"], {"LIVEROOM_COMMENTS_PER_S": "fast"}, "comments_per_s"),
         (["--dev", "--config", "missing.toml"], {}, "missing.toml"),
         (["--dev"], {"LIVEROOM_WORDS_FILE": "missing.txt"}, "missing.txt"),
+        (["--dev"], {"LIVEROOM_STORE_REPLICAS": "1"}, "the private store has no replicas"),
+        (["--dev", "--workers", "2"], {"LIVEROOM_STORE_REPLICAS": "1"}, "the private store has no replicas"),
+        (["--dev", "--data-dir", __file__], {}, "is not a directory"),
     ],
-    ids=["no-keys", "dev-public", "dev-internal", "no-port", "no-number", "no-file", "no-words"],
-)
+    ids=[
+        "no-keys", "dev-public", "dev-internal", "no-port", "no-number", "no-file", "no-words",
+        "no-replicas", "no-replicas-for-workers", "data-in-a-file",
+    ],
+)  # fmt: skip
 def test_refused_start_says_what_to_do_and_exits_with_78(
     folder: Path, arguments: list[str], settings: dict[str, str], said: str
 ) -> None:
@@ -169,6 +185,46 @@ def test_refused_start_says_what_to_do_and_exits_with_78(
     [line] = [line for line in done.stderr.splitlines() if line.startswith("liveroom: ")]
     assert said in line
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:s3cret@127.0.0.1:abc",
+        "redis://:s3cret@127.0.0.1:6379:1",
+        "rediss://:s3cret@127.0.0.1:bad",
+        "redis://:s3cret%zz@[::1",
+        "redis://:s3cret@127.0.0.1:1/abc",
+        "redis+cluster://:s3cret@[::1",
+        "redis+cluster://:s3cret@127.0.0.1:1/0",
+    ],
+)
+def test_store_that_can_never_be_reached_is_refused_at_once(folder: Path, url: str, workers: str) -> None:
+    ports = ["--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0", "--workers", workers]
+
+    done = run_liveroom("serve", "--dev", "--data-dir", str(folder / "data"), *ports, "--store", url)
+
+    assert (done.code, done.stdout) == (78, "")
+    # One line, and nothing of workers that were started.
+    [line] = done.stderr.splitlines()
+    assert line.startswith("liveroom: store")
+    assert "s3cret" not in line
+
+
+def test_bad_store_is_refused_wherever_it_is_set(folder: Path) -> None:
+    write_key(folder)
+    config = write_config(folder, kid="k", algorithm="EdDSA", key_file="key.pem", tenants={"shop1": SHOP_KEY})
+    bad = "redis://:s3cret@127.0.0.1:abc"
+
+    from_environment = run_liveroom("serve", "--config", str(config), settings={"LIVEROOM_STORE": bad})
+    config.write_text(f'store = "{bad}"\n' + config.read_text("utf-8"), "utf-8")
+    from_file = run_liveroom("serve", "--config", str(config))
+
+    assert from_environment == from_file
+    assert from_file.code == 78
+    assert from_file.stderr.startswith("liveroom: store: ")
+    assert "s3cret" not in from_file.stderr
 
 
 def test_short_secret_refuses_the_start_without_being_shown(folder: Path) -> None:

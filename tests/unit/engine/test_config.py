@@ -147,6 +147,34 @@ def test_value_out_of_bounds_is_named(setting: dict[str, Any], named: str) -> No
         Config(**setting)
 
 
+def test_one_port_is_not_both(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"listen and internal_listen are the same, 127\.0\.0\.1:8080"):
+        Config(listen="127.0.0.1:8080", internal_listen="127.0.0.1:8080")
+    # The kernel picks two different ones.
+    assert Config(listen="127.0.0.1:0", internal_listen="127.0.0.1:0").listen == "127.0.0.1:0"
+
+
+def test_store_that_is_no_url_is_refused_without_being_shown() -> None:
+    with pytest.raises(ConfigError, match="store is not a URL") as refused:
+        Config(store="redis://:s3cret@[::1")
+    assert "s3cret" not in str(refused.value)
+
+
+def test_value_of_another_type_is_told_with_where_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = SIGNING_KEY + TENANT
+    assert f"workers must be a whole number, not [2] ({tmp_path}/liveroom.toml)" in refusal(
+        "workers = [2]\n" + keys, tmp_path
+    )
+    assert "compression must be true or false, not 'perhaps' (--compression)" in refusal(
+        keys, tmp_path, compression="perhaps"
+    )
+    assert "s3cret" not in refusal('store = ["redis://:s3cret@h:1"]\n' + keys, tmp_path)
+    monkeypatch.setenv("LIVEROOM_WORKERS", "many")
+    assert "workers must be a whole number, not 'many' (LIVEROOM_WORKERS)" in refusal(keys, tmp_path)
+
+
 @pytest.mark.parametrize(
     "setting", [{"workers": "many"}, {"comments_per_s": "fast"}, {"compression": "perhaps"}]
 )
@@ -306,6 +334,24 @@ def test_dev_is_refused_on_anything_but_loopback(tmp_path: Path, name: str, host
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
 def test_dev_is_let_in_on_loopback(tmp_path: Path, host: str) -> None:
     assert load({"dev": True, "data_dir": tmp_path, "listen": f"{host}:0"}, None).dev
+
+
+def test_dev_key_is_made_only_where_it_may_be(tmp_path: Path) -> None:
+    options = {"dev": True, "data_dir": tmp_path / "data"}
+
+    with pytest.raises(ConfigError, match=r"no development key in .*serve --dev.*--data-dir"):
+        load(options, None, makes_dev_key=False)
+    assert list(tmp_path.iterdir()) == []
+
+    made = load(options, None)
+    assert load(options, None, makes_dev_key=False).signing_keys == made.signing_keys
+
+
+def test_file_in_the_place_of_the_data_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+
+    with pytest.raises(ConfigError, match="data is not a directory"):
+        load({"dev": True, "data_dir": tmp_path / "data"}, None)
 
 
 def test_broken_dev_key_is_told(tmp_path: Path) -> None:
