@@ -18,9 +18,10 @@ import typer
 from rich.console import Console
 
 from loadtest import compare, find_limit, plan_file, report, verdicts
+from loadtest import folder as folders
 from loadtest import scenario as scenarios
 from loadtest.api import ApiError, http_url
-from loadtest.folder import FolderError
+from loadtest.folder import FolderError, NotWritten
 from loadtest.plan import Plan
 from loadtest.planners import make
 from loadtest.report import Exit, Result
@@ -211,9 +212,15 @@ def _run(
         blow = Blow(lambda server: server.freeze(standing_s), third_s if freeze_at is None else freeze_at)
     if made.moments:
         console.print(plan_file.described(made), highlight=False, markup=False, soft_wrap=True)
-    result = asyncio.run(
-        _against_own_server(made, settings, console, blow) if spawn else play(made, settings, console)
-    )
+    with folders.reserved(folder):
+        try:
+            result = asyncio.run(
+                _against_own_server(made, settings, console, blow) if spawn else play(made, settings, console)
+            )
+        except NotWritten as error:
+            # Whoever waited for the run is owed its verdict, if not its files.
+            console.print(report.text(error.result), highlight=False, markup=False, soft_wrap=True)
+            raise
     console.print(report.text(result), highlight=False, markup=False, soft_wrap=True)
     console.print(f"results    {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     return result.exit_code
@@ -265,7 +272,10 @@ async def _against_own_server(plan: Plan, settings: Settings, console: Console, 
         )
         result = await play(plan, own, console)
         if settings.out is not None and (said := server.log()):
-            (settings.out / "server.log").write_text(said, encoding="utf-8")
+            try:
+                (settings.out / "server.log").write_text(said, encoding="utf-8")
+            except OSError as error:
+                raise NotWritten(settings.out, error, result) from None
         return result
 
 

@@ -8,9 +8,11 @@ import pytest
 
 from loadtest import cli, run
 from loadtest.api import http_url
+from loadtest.folder import NotWritten
 from loadtest.plan import Plan
 from loadtest.report import Exit
 from loadtest.swarm import GeneratorDied
+from tests.unit.loadtest.a_result import a_result
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -84,6 +86,40 @@ def test_absent_server_is_said_and_ends_with_1(
     assert code == Exit.USAGE
     assert f"no server answers at http://127.0.0.1:{port}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_cannot_be_written_is_said_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    async def play(*arguments: object) -> None:
+        raise AssertionError("played")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "play", play)
+    Path("file").write_text("no folder")
+    Path("older").mkdir()
+    (Path("older") / "summary.json").write_text("precious")
+
+    for out, complaint in (("file/out", "cannot write to file/out"), ("older", "older is not empty")):
+        assert ended(monkeypatch, "run", "crowd", "--viewers", "50", "--out", out) == Exit.USAGE
+        said = capsys.readouterr().err
+        assert complaint in said
+        assert said.count("\n") == 1
+
+
+def test_result_that_cannot_be_written_is_shown_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    async def play(*arguments: object) -> None:
+        raise NotWritten(Path("out"), OSError(28, "No space left on device"), a_result())
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "play", play)
+
+    assert ended(monkeypatch, "run", "crowd", "--viewers", "50", "--out", "out") == Exit.USAGE
+    said = capsys.readouterr()
+    assert "verdict" in said.out
+    assert "could not be written: out: No space left on device" in said.err
 
 
 def test_scenarios_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

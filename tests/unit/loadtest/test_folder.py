@@ -94,6 +94,40 @@ def test_page_is_drawn_again_from_the_summary(monkeypatch: pytest.MonkeyPatch, t
     assert (where / folder.REPORT).read_text(encoding="utf-8") == first
 
 
+@pytest.mark.parametrize("depth", ["out", "several/levels/out"])
+def test_reserved_folder_is_left_behind_only_with_something_in_it(tmp_path: Path, depth: str) -> None:
+    with folder.reserved(tmp_path / depth):
+        assert list((tmp_path / depth).iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+    with folder.reserved(tmp_path / depth):
+        (tmp_path / depth / folder.SUMMARY).write_text("{}")
+    assert (tmp_path / depth / folder.SUMMARY).exists()
+
+
+def test_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    with folder.reserved(tmp_path):
+        pass
+    assert tmp_path.exists()
+    (tmp_path / "notes").write_text("precious")
+
+    with pytest.raises(folder.FolderError, match="not empty"), folder.reserved(tmp_path):
+        pass
+
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_failure_half_way_keeps_the_result(tmp_path: Path) -> None:
+    kept = evidence(ARun())
+    # Where a file belongs there is a folder, as unwritable as a full disk.
+    (tmp_path / folder.REPORT).mkdir()
+
+    with pytest.raises(folder.NotWritten, match=folder.REPORT) as failed:
+        folder.write(tmp_path, a_result(), kept, timeline.counts(kept.plan, kept.history))
+
+    assert failed.value.result.verdict == a_result().verdict
+
+
 @pytest.mark.parametrize("name", [folder.PLAN, folder.HISTORY, folder.DUMP])
 @pytest.mark.parametrize("damage", [b"", b"not what it should be", None])
 def test_damaged_recording_is_said(
