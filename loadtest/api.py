@@ -53,6 +53,23 @@ def http_url(target: str) -> str:
     return f"{scheme}://{parts.netloc}"
 
 
+def ws_url(target: str) -> str:
+    """
+    Return the WebSocket origin of a target; http and https become ws and wss.
+
+    Raises:
+        ValueError: If it is not such a URL, or has more than a host and a port.
+    """
+    scheme, _, rest = http_url(target).partition("://")
+    parts = urlsplit(target)
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"{target!r} has more than a host and a port; rooms are at /ws of a server")
+    # Asked for because it is only then that a number too large is noticed.
+    if parts.port == 0:
+        raise ValueError(f"{target!r} has port 0")
+    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}"
+
+
 class MerchantApi:
     """A merchant's back end. Use as an async context manager."""
 

@@ -2,10 +2,9 @@
 The command line of the load test.
 
 Decides options, their environment variables and the exit codes: 0 pass, 1 usage, 2 invariant violated, 3 threshold
-missed, 4 generator saturated. The only `sys.exit` of this package.
+missed, 4 generator saturated, 130 and 143 interrupted by SIGINT and SIGTERM. The only `sys.exit` of this package.
 """
 
-import asyncio
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,11 +16,12 @@ from typing import Annotated, Any, Final, NamedTuple, cast, get_args
 import typer
 from rich.console import Console
 
-from loadtest import compare, find_limit, plan_file, report, verdicts
+from loadtest import compare, find_limit, interrupts, plan_file, report, verdicts
 from loadtest import folder as folders
 from loadtest import scenario as scenarios
-from loadtest.api import ApiError, http_url
+from loadtest.api import ApiError, ws_url
 from loadtest.folder import FolderError, NotWritten
+from loadtest.interrupts import Interrupted
 from loadtest.plan import Plan
 from loadtest.planners import make
 from loadtest.report import Exit, Result
@@ -184,7 +184,7 @@ def _run(
     if codec not in CODECS:
         raise ScenarioError(f"--codec: {codec!r} is not one of {', '.join(CODECS)}")
     try:
-        http_url(target)
+        target = ws_url(target)
     except ValueError as error:
         raise ScenarioError(f"--target: {error}") from None
     if signing_key is None and not spawn and DEV_SIGNING_KEY.exists():
@@ -214,7 +214,7 @@ def _run(
         console.print(plan_file.described(made), highlight=False, markup=False, soft_wrap=True)
     with folders.reserved(folder):
         try:
-            result = asyncio.run(
+            result = interrupts.run(
                 _against_own_server(made, settings, console, blow) if spawn else play(made, settings, console)
             )
         except NotWritten as error:
@@ -311,9 +311,13 @@ def main() -> None:
             f"liveroom-loadtest: no result: {error}", highlight=False, markup=False, soft_wrap=True
         )
         sys.exit(Exit.SATURATED)
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
         complaint.print("liveroom-loadtest: interrupted", highlight=False)
-        sys.exit(Exit.USAGE)
+        sys.exit(interrupted.exit_code)
+    except KeyboardInterrupt:
+        # Before or after a run, when there is nothing to stop.
+        complaint.print("liveroom-loadtest: interrupted", highlight=False)
+        sys.exit(Exit.INTERRUPTED)
     except Exception as error:
         # Errors in the arguments come from typer's parser, which shows them itself and exits with 2; here 2 means
         # a broken promise of the server.

@@ -5,7 +5,6 @@ Decides how a step is run, what is said meanwhile, and what is written down. Whi
 is decided in `limit.py`.
 """
 
-import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
@@ -18,9 +17,9 @@ import typer
 from msgspec import Struct
 from rich.console import Console
 
-from loadtest import planners
+from loadtest import interrupts, planners
 from loadtest import scenario as scenarios
-from loadtest.api import http_url
+from loadtest.api import ws_url
 from loadtest.limit import Culprit, Search, culprit
 from loadtest.plan_file import overrides_of
 from loadtest.report import Exit, Result
@@ -110,7 +109,7 @@ def command(
     """Find how much a server holds, and what gives out first."""
     overrides = overrides_of(override, threshold)
     try:
-        http_url(target)
+        target = ws_url(target)
     except ValueError as error:
         raise ScenarioError(f"--target: {error}") from None
     if over not in SEARCHABLE and not over.startswith("moments."):
@@ -133,7 +132,7 @@ def command(
     # Said before the first step: a misspelt number is not a limit.
     _scenario_at(scenario, overrides, base, over, first, seconds)
     console = Console()
-    found = asyncio.run(
+    found = interrupts.run(
         _find(
             scenario, overrides, base, over, Search(first, highest, precision, whole=_whole(over)), settings,
             seconds, spawn, console,

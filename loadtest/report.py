@@ -44,6 +44,9 @@ class Exit(IntEnum):
     VIOLATED = 2
     MISSED = 3
     SATURATED = 4
+    #: By SIGINT and by SIGTERM, as shells number it.
+    INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class Gauges(Struct, kw_only=True):

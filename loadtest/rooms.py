@@ -5,10 +5,12 @@ Decides how they are named, opened, closed with one last fact and read back, and
 nothing in one may depend on what happens in another. Judges nothing itself (`oracle.py`).
 """
 
+import asyncio
+import contextlib
 from typing import Final
 
 from loadtest import oracle
-from loadtest.api import MerchantApi
+from loadtest.api import ApiError, MerchantApi
 from loadtest.findings import Findings
 from loadtest.history import Dump, History, Payment, ProcessHistory
 from loadtest.plan import MAIN_ROOM, Plan
@@ -59,6 +61,14 @@ class Rooms:
     async def end(self) -> None:
         """End the shows."""
         for room in self.ids:
+            await self._api.close_room(room)
+
+    async def abandon(self) -> None:
+        """End the shows that can be ended, and say nothing of those that cannot."""
+        await asyncio.gather(*(self._abandon(room) for room in self.ids))
+
+    async def _abandon(self, room: str) -> None:
+        with contextlib.suppress(ApiError):
             await self._api.close_room(room)
 
     def history(

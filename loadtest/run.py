@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from loadtest import folder, planners, report, timeline
+from loadtest import door, folder, planners, report, timeline
 from loadtest import meter as meters
 from loadtest import swarm as swarms
 from loadtest.api import MerchantApi
@@ -41,6 +41,8 @@ HTTP_TOKENS_MAX: Final = 20_000
 
 #: How long payments under way may take after the end.
 PAYMENTS_TIMEOUT_S: Final = 20.0
+#: How long the rooms of a run that is broken off may take to close.
+CLOSING_TIMEOUT_S: Final = 3.0
 #: Moments noted: a day of them.
 PULSES_MAX: Final = 86_400
 #: If nobody says when to strike: this long after the moment everything is about.
@@ -97,11 +99,11 @@ async def run(scenario: Scenario, settings: Settings, console: Console) -> Resul
 
     Raises:
         ScenarioError: If the scenario asks for something impossible.
-        ApiError: If the server is not there or refuses to set the room up.
+        ApiError: If the server is not there, refuses to set the room up, or does not accept the tokens.
         GeneratorDied: If a generator process ended by itself.
         SpawnError: If the server was killed on purpose and did not come back.
 
-    Cancelling this is safe: the generators are ended; the room stays as it is.
+    Cancelling this is safe: the generators are ended, and the rooms closed if the server is still there.
     """
     return await play(planners.make(scenario, settings.seed), settings, console)
 
@@ -111,11 +113,12 @@ async def play(plan: Plan, settings: Settings, console: Console) -> Result:
     scenario = plan.scenario
     tag = run_tag(plan.seed, time.time_ns() // 1_000_000)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    await door.knock(settings.target, f"load-{tag}", f"{tag}-knock", settings.signing_key)
     async with (
         MerchantApi(settings.target, settings.merchant_key) as api,
         MerchantApi(settings.target, settings.neighbour_key) as other,
+        _closing(Rooms(api, plan, tag), Rooms(other, plan, tag)) as rooms,
     ):
-        rooms = Rooms(api, plan, tag)
         await rooms.open()
         tokens = await _tokens(api, plan, settings, tag, rooms.ids)
         parts = swarms.shares(
@@ -171,6 +174,18 @@ async def play(plan: Plan, settings: Settings, console: Console) -> Result:
             # Judging a large run takes seconds; whatever else lives in this loop goes on meanwhile.
             result = await asyncio.to_thread(conclude)
     return result
+
+
+@contextlib.asynccontextmanager
+async def _closing(rooms: Rooms, next_door: Rooms) -> AsyncIterator[Rooms]:
+    """Close the rooms of a run that is broken off, as far as that goes; a run that ends well has done it itself."""
+    try:
+        yield rooms
+    except BaseException:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_TIMEOUT_S):
+                await asyncio.gather(rooms.abandon(), next_door.abandon())
+        raise
 
 
 async def _play(plan: Plan, settings: Settings, swarm: Swarm, shop: Shop, next_door: NextDoor) -> list[str]:

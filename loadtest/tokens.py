@@ -31,6 +31,8 @@ class SigningKey:
     kid: str
     tenant: str
     secret: bytes = field(repr=False)
+    #: The file it was read from, to name it in complaints.
+    source: str = field(default="", repr=False)
 
     @staticmethod
     def read(path: Path, tenant: str) -> "SigningKey":
@@ -50,7 +52,7 @@ class SigningKey:
             raise TokenError(f"{path} is not a signing key file") from None
         if algorithm != "HS256" or len(secret) < KEY_BYTES_MIN:
             raise TokenError(f"{path} holds no HS256 key of at least {KEY_BYTES_MIN} bytes")
-        return SigningKey(kid, tenant, secret)
+        return SigningKey(kid, tenant, secret, str(path))
 
     def sign(self, room: str, viewer: str, role: str, name: str, ttl_s: int) -> str:
         """Return a token that lets `viewer` into `room` for `ttl_s` seconds."""

@@ -1,15 +1,20 @@
 """A short evening with everything in it, played from a plan file by the real program against a real server."""
 
 import asyncio
+import json
+import signal
 import sys
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from loadtest.find_limit import Limit
 from loadtest.plan import Plan
 from loadtest.report import Exit, Result
+from tests.support.client import Merchant
+from tests.support.service import DEMO_KEY, OTHER_KEY, Service
 
 SHOW = """
 name = "short_show"
@@ -118,6 +123,30 @@ async def loadtest(folder: Path, *arguments: str) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
+async def playing(folder: Path, *arguments: str, temporary: Path) -> asyncio.subprocess.Process:
+    """Start a run that goes on for minutes, and wait until it plays."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "loadtest", "run", "crowd", "--viewers", "20", "--seconds", "300"),
+        *("--comments-per-s", "2", *arguments),
+        cwd=folder,
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "", "TMPDIR": str(temporary)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    said = b""
+    while b"playing" not in said:
+        line = await process.stdout.readline()
+        assert line, said.decode()
+        said += line
+    return process
+
+
+def left_in(folder: Path) -> list[Path]:
+    """Return everything in a folder and below."""
+    return sorted(folder.rglob("*"))
+
+
 @pytest.mark.slow
 async def test_limit_is_searched_with_real_servers(tmp_path: Path) -> None:
     patient = [
@@ -172,3 +201,59 @@ async def test_show_of_several_rooms_keeps_every_promise(tmp_path: Path) -> None
     assert sale["stock"] == sale["left"] + sale["held"] + sale["sold"] == 8
     assert len(found.campaigns["packets"]) == 2
     assert found.campaigns["board"]["counted"] > 10
+
+
+async def test_tokens_that_a_server_does_not_accept_end_a_run_before_it_begins(
+    service: Service, tmp_path: Path
+) -> None:
+    key = {"kid": "other", "alg": "HS256", "key": "b3RoZXI" * 8}
+    (tmp_path / "other.json").write_text(json.dumps(key), encoding="utf-8")
+
+    code, said = await loadtest(
+        tmp_path,
+        "run",
+        "crowd",
+        "--target",
+        service.url,
+        "--merchant-key",
+        DEMO_KEY,
+        "--signing-key",
+        "other.json",
+    )
+
+    assert code == Exit.USAGE, said
+    assert said.strip() == "liveroom-loadtest: the server does not accept tokens signed with other.json"
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)]
+)
+async def test_interrupted_run_leaves_no_process_and_no_folder(
+    tmp_path: Path, number: signal.Signals, expected: Exit
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    process = await playing(tmp_path, "--spawn", temporary=temporary)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert any("valkey" in " ".join(child.cmdline()) for child in children)
+
+    process.send_signal(number)
+    rest, _ = await process.communicate()
+
+    assert process.returncode == expected
+    assert rest.decode().splitlines()[-1] == "liveroom-loadtest: interrupted"
+    assert b"Traceback" not in rest
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+    assert left_in(tmp_path) == [temporary]
+
+
+async def test_interrupted_run_closes_its_rooms(service: Service, merchant: Merchant, tmp_path: Path) -> None:
+    keys = ("--merchant-key", DEMO_KEY, "--neighbour-key", OTHER_KEY)
+    process = await playing(tmp_path, "--seed", "3", "--target", service.url, *keys, temporary=tmp_path)
+    process.terminate()
+    await process.communicate()
+
+    assert process.returncode == Exit.TERMINATED
+    listed = await merchant.ok("GET", "/v1/rooms?after=load-s3&limit=100")
+    assert [room["state"] for room in listed["data"] if room["room"].startswith("load-s3t")] == ["closed"]

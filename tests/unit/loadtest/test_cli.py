@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadtest import cli, run
-from loadtest.api import http_url
+from loadtest.api import http_url, ws_url
 from loadtest.folder import NotWritten
 from loadtest.plan import Plan
 from loadtest.report import Exit
@@ -36,6 +36,9 @@ def ended(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["run", "crowd", "--threshold", "delivery_p98_ms < 5"], "delivery_p98_ms"),
         (["run", "crowd", "--codec", "xml"], "xml"),
         (["run", "crowd", "--target", "127.0.0.1:8080"], "127.0.0.1:8080"),
+        (["run", "crowd", "--target", "ws://127.0.0.1:8080/rooms"], "more than a host and a port"),
+        (["run", "crowd", "--target", "ws://127.0.0.1:99999"], "--target"),
+        (["find-limit", "crowd", "--target", "ws://127.0.0.1:8080/rooms"], "more than a host and a port"),
         (["run", "crowd", "--signing-key", "absent.json"], "absent.json"),
         (["run", "crowd", "--viewers", "2", "--comments-per-s", "40"], "comments.per_s"),
         (["run", "crowd", "--stock", "5"], "seckill"),
@@ -190,6 +193,18 @@ def test_recorded_command_line_has_no_secret() -> None:
 )
 def test_http_origin_of_a_target(target: str, origin: str) -> None:
     assert http_url(target) == origin
+
+
+@pytest.mark.parametrize(
+    ("target", "origin"),
+    [
+        ("ws://127.0.0.1:8080/", "ws://127.0.0.1:8080"),
+        ("http://127.0.0.1:8080", "ws://127.0.0.1:8080"),
+        ("https://live.example.com/", "wss://live.example.com"),
+    ],
+)
+def test_websocket_origin_of_a_target(target: str, origin: str) -> None:
+    assert ws_url(target) == origin
 
 
 def test_run_tag_is_short_and_never_the_same() -> None:
