@@ -7,7 +7,7 @@ difference is so small that it is noise. Results of different plans or machines 
 said that they differ, because then a ratio may not be about the server. An invalid result (exit 4) is never called
 better.
 
-Exit codes: 0 nothing is worse, 1 usage, 3 something is worse.
+Exit codes: 0 nothing is worse, 1 usage or nothing to compare, 3 something is worse.
 """
 
 from pathlib import Path
@@ -67,6 +67,8 @@ class Comparison(Struct, frozen=True):
     worse: list[str]
     #: What should be known before believing the ratios.
     cautions: list[str]
+    #: Whether both results have a delay in common: without one nothing is known, whatever the other figures say.
+    measured: bool = True
 
 
 def figures(result: Result) -> dict[str, float]:
@@ -120,13 +122,19 @@ def compare(old: Result, new: Result, tolerance: float = TOLERANCE) -> Compariso
         if line.change == "worse":
             ratio = "" if line.ratio is None else f", {line.ratio:.2f} times"
             worse.append(f"{line.metric} went from {line.old:g} to {line.new:g}{ratio}")
-    return Comparison(lines, worse, cautions(old, new))
+    subjects = [
+        {subject for subject in _SUBJECTS if result.latency.get(subject, {}).get("count")}
+        for result in (old, new)
+    ]
+    return Comparison(lines, worse, cautions(old, new), measured=bool(subjects[0] & subjects[1]))
 
 
 def cautions(old: Result, new: Result) -> list[str]:
     """Return what should be known before the ratios are believed."""
     found = []
     for which, result in (("old", old), ("new", new)):
+        if not any(result.latency.get(subject, {}).get("count") for subject in _SUBJECTS):
+            found.append(f"the {which} result measured nothing: no delivery and no answer")
         if result.exit_code == Exit.SATURATED:
             found.append(f"the {which} result is invalid: {'; '.join(result.reasons)}")
     if old.plan != new.plan:
@@ -154,7 +162,7 @@ def command(
         float, typer.Option(min=0, help="Share of the old value by which a figure may get worse.")
     ] = TOLERANCE,
 ) -> int:
-    """Compare two results; 0 if nothing got worse, 3 if something did."""
+    """Compare two results; 0 if nothing got worse, 3 if something did, 1 if there is nothing to compare."""
     before, after = folder.read_summary(old), folder.read_summary(new)
     found = compare(before, after, tolerance)
     console = Console()
@@ -172,8 +180,12 @@ def command(
     said += [
         f"verdicts   {before.verdict} (exit {before.exit_code}) → {after.verdict} (exit {after.exit_code})"
     ]
-    said += [f"worse      {reason}" for reason in found.worse] or [
-        f"nothing got worse by more than {tolerance:.0%}"
-    ]
+    said += [f"worse      {reason}" for reason in found.worse]
+    if not found.measured:
+        said.append("nothing can be said: there is no delay that both results measured")
+    elif not found.worse:
+        said.append(f"nothing got worse by more than {tolerance:.0%}")
     console.print("\n".join(said), highlight=False, markup=False, soft_wrap=True)
-    return Exit.MISSED if found.worse else Exit.PASS
+    if found.worse:
+        return Exit.MISSED
+    return Exit.PASS if found.measured else Exit.USAGE

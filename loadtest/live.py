@@ -31,7 +31,9 @@ RATE_PERIOD_S: Final = 1.0
 CODES_SHOWN_MAX: Final = 8
 #: A screen wider than this is harder to read.
 WIDTH_MAX: Final = 100
-_CLAIMS: Final = ("seckill.claim ", "redpacket.grab ")
+_CLAIM: Final = "seckill.claim "
+_GRAB: Final = "redpacket.grab "
+_CLAIMS: Final = (_CLAIM, _GRAB)
 _MIB: Final = 1 << 20
 #: Connections that ended because the plan says so.
 _PLANNED: Final = ("cut_on_purpose", "away")
@@ -99,7 +101,7 @@ class LiveView:
             if command in ("comment.send", "like.send") and code == "ok":
                 totals[command] += count
             elif name.startswith(_CLAIMS):
-                totals["claims"] += count
+                totals[f"{command} "] += count
         return totals
 
     def _elapsed_s(self) -> float:
@@ -112,15 +114,16 @@ class LiveView:
     def _lag_ms(self) -> float:
         return max((progress.lag_us for progress in self._swarm.progress.values()), default=0) / 1000
 
-    def _claims(self) -> str:
-        """Return how claims and grabs go: answered, won, what is left; empty if there are none."""
+    def _answered(self, command: str) -> str:
+        """Return how claims or grabs go: answered, won, what is left of the stock; empty if there are none."""
         counts = self._swarm.counts("outcomes")
-        asked = sum(count for name, count in counts.items() if name.startswith(_CLAIMS))
+        asked = sum(count for name, count in counts.items() if name.startswith(command))
         if not asked:
             return ""
-        ok = sum(counts[f"{command}ok"] for command in _CLAIMS)
-        left = self._swarm.stock_left()
-        return f"{asked:,} answered, {ok:,} ok" + ("" if left is None else f", {left:,} units left")
+        left = self._swarm.stock_left() if command == _CLAIM else None
+        return f"{asked:,} answered, {counts[f'{command}ok']:,} ok" + (
+            "" if left is None else f", {left:,} units left"
+        )
 
     def _codes(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return refusals that a busy room gives by design, and everything else that is not ok."""
@@ -143,7 +146,7 @@ class LiveView:
     def line(self) -> str:
         """Return everything on one line, for logs."""
         swarm, counts = self._swarm, self._swarm.counts("outcomes")
-        claims = self._claims()
+        claims, grabs = self._answered(_CLAIM), self._answered(_GRAB)
         parts = [
             f"{self._elapsed_s():6.1f} s  {self._phase:<8}",
             f"viewers {swarm.total('joined'):,}",
@@ -153,7 +156,12 @@ class LiveView:
             f"join {_span(swarm.joins)}",
         ]
         if claims:
-            parts.append(f"claims {claims} {_span(swarm.claims)}")
+            parts.append(f"claims {claims}")
+        if grabs:
+            parts.append(f"grabs {grabs}")
+        if claims or grabs:
+            # One delay for both: whoever plays a sale and packets at once asks how fast an answer is.
+            parts.append(f"answered {_span(swarm.claims)}")
         parts.append(f"late {swarm.total('late')}  lag {self._lag_ms():.0f} ms")
         parts += [f"{group} {cores:.2f} cores {mib:,.0f} MiB" for group, cores, mib in self._used()]
         expected, wrong = self._codes()
@@ -197,8 +205,9 @@ class LiveView:
         table.add_row(
             "comment deliveries", f"{swarm.deliveries.count:,}", f"{self._rates.get('deliveries', 0):,.0f}"
         )
-        if claims := self._claims():
-            table.add_row("claims and grabs", claims, f"{self._rates.get('claims', 0):,.0f}")
+        for label, command in (("claims", _CLAIM), ("grabs", _GRAB)):
+            if answered := self._answered(command):
+                table.add_row(label, answered, f"{self._rates.get(command, 0):,.0f}")
         return table
 
     def _delays(self) -> Table:
@@ -206,7 +215,7 @@ class LiveView:
         table = _table("delay, ms", "p50", "p99", "max")
         rows = [("delivery of a comment", swarm.deliveries), ("join", swarm.joins)]
         if swarm.claims.count:
-            rows.append(("answer to a claim", swarm.claims))
+            rows.append(("answer to a claim or grab", swarm.claims))
         for label, delays in rows:
             if delays.count:
                 figures = (delays.percentile_us(50), delays.percentile_us(99), delays.max_us())

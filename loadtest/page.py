@@ -211,8 +211,8 @@ def _latency_chart(result: Result, subject: str, hint: str, *, wide: bool) -> st
     seconds = result.timeline.delays.get(subject, [])
     if not seconds:
         return ""
-    # Facts and returns are rare: their seconds are far apart by nature.
-    gap = math.inf if subject in ("fact", "cut") else GAP_S
+    # Facts are rare: their seconds are far apart by nature.
+    gap = math.inf if subject == "fact" else GAP_S
     return figure(
         Chart(
             title=LABELS[subject],
@@ -267,14 +267,18 @@ def _rates(result: Result) -> str:
     line = result.timeline
     series = [
         Series(
-            "comment deliveries", "c1", [(s.at_s, float(s.count)) for s in line.delays.get("delivery", [])]
+            "comment deliveries",
+            "c1",
+            [(s.at_s, float(s.count)) for s in line.delays.get("delivery", [])],
+            gap=GAP_S,
         )
     ]
     asked = {"claim": "c3", "grab": "c5", "reply": "c8", "join": "c2"}
     for subject, colour in asked.items():
         seconds = line.delays.get(subject, [])
         if seconds:
-            series.append(Series(f"{subject} answers", colour, [(s.at_s, float(s.count)) for s in seconds]))
+            points = [(s.at_s, float(s.count)) for s in seconds]
+            series.append(Series(f"{subject} answers", colour, points, gap=GAP_S))
     return figure(
         Chart(
             title="Per second",

@@ -100,6 +100,20 @@ def test_command_ends_with_0_or_3(
     assert ended(monkeypatch, "compare", old, new, "--tolerance", "50") == Exit.PASS
 
 
+def test_results_that_measured_nothing_are_not_called_as_good(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lost = a_result()
+    lost.latency = {subject: delays | {"count": 0} for subject, delays in lost.latency.items()}
+    old, new = saved(tmp_path / "old", lost), saved(tmp_path / "new", lost)
+
+    assert ended(monkeypatch, "compare", old, new) == Exit.USAGE
+    said = capsys.readouterr().out
+    assert "nothing can be said" in said
+    assert "the old result measured nothing" in said
+    assert "nothing got worse" not in said
+
+
 def test_folder_without_a_summary_is_said_and_ends_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

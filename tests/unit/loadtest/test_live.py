@@ -71,6 +71,13 @@ def test_what_a_sale_answers_by_design_is_no_error() -> None:
     assert line.endswith("errors: comment.send overloaded × 3")
 
 
+def test_grabs_are_not_counted_as_claims() -> None:
+    view = a_view(Console(file=io.StringIO()), outcomes={"redpacket.grab ok": 7, "redpacket.grab empty": 2})
+
+    assert "claims 42 answered, 2 ok, 3 units left  grabs 9 answered, 7 ok  answered p50" in view.line()
+    assert "grabs 9 answered, 7 ok" in " ".join(drawn(view).split())
+
+
 def test_without_a_terminal_there_are_plain_lines() -> None:
     out = io.StringIO()
     with a_view(Console(file=out, force_terminal=False, width=80)) as view:
