@@ -150,6 +150,8 @@ class Sales:
         paid_us: dict[str, int] = {}
         for payment in self._history.payments:
             paid_us[payment.order] = min(payment.sent_us, paid_us.get(payment.order, NEVER_US))
+        # Paid late, an order is live again; when it was given up in between, no record tells.
+        cancelled = {change["order"] for change in self._dump.orders if change["status"] == "cancelled"}
         for viewer, at_us, mark in private(self._history):
             if isinstance(mark, OrderSeen):
                 if mark.viewer != viewer:
@@ -159,7 +161,7 @@ class Sales:
             elif isinstance(mark, JoinedSeen):
                 for done_us, name in told[viewer]:
                     order = self._last.get(name)
-                    if order is None or done_us > at_us or name in mark.orders:
+                    if order is None or done_us > at_us or name in mark.orders or name in cancelled:
                         continue
                     held = order["status"] == "held" or paid_us.get(name, 0) > at_us
                     if held and order["pay_by"] > mark.now:

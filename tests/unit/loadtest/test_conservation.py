@@ -363,6 +363,21 @@ def test_returning_viewer_finds_what_they_hold(run: ACampaign) -> None:
     assert named(run.judged(), STOCK, "did not find order o-2, which is held").named == [ME[2]]
 
 
+def test_order_given_up_and_paid_late_is_not_missed_in_between(run: ACampaign) -> None:
+    run.cut.done_us = 18_000
+    run.told[2] = [(19_000, JoinedSeen("e", 3, True, "", 0, [], -1, 0, ME[2], T0 + 19, [], {FULL: 40}))]
+    run.forget(run.late)
+    run.orders[3:] = [
+        order("o-2", 2, 12, "cancelled"),
+        order("o-2", 2, 12, "paid", payment_id="pay-2"),
+    ]
+    run.payments.append(run.payment("o-2", "pay-2"))
+    run.audit["sales"][SALE] |= {"held": 0, "sold": 2}
+    run.stats |= {"orders": {"held": 0, "paid": 2, "cancelled": 0}, "sold_cents": 9800}
+
+    assert run.judged().violations == []
+
+
 def test_personal_news_of_somebody_else_is_named(run: ACampaign) -> None:
     mark = run.told[1][0][1]
     assert isinstance(mark, OrderSeen)

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from loadtest.findings import Findings
@@ -93,6 +94,19 @@ def test_moments_errors_and_every_delay_are_drawn() -> None:
         "99.9 %",
     ):
         assert text in page
+
+
+@pytest.mark.parametrize("subject", ["cut", "claim", "delivery"])
+def test_line_stops_where_nothing_was_due(subject: str) -> None:
+    together, apart = a_result(), a_result()
+    second = together.timeline.delays["claim"][0]
+    for result, moments in ((together, (0, 1, 2, 3)), (apart, (0, 1, 5, 6))):
+        seconds = [msgspec.structs.replace(second, at_s=moment) for moment in moments]
+        result.timeline.delays[subject] = seconds
+
+    # Three lines of the subject's own chart and, but for cuts, the one of "Per second".
+    more = render(apart).count('class="line"') - render(together).count('class="line"')
+    assert more == (3 if subject == "cut" else 4)
 
 
 @pytest.mark.skipif(PROGRAM is None, reason=NO_CHROMIUM)
