@@ -5,7 +5,6 @@ Decides options, their environment variables and the exit codes: 0 pass, 1 usage
 missed, 4 generator saturated, 130 and 143 interrupted by SIGINT and SIGTERM. The only `sys.exit` of this package.
 """
 
-import secrets
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -16,14 +15,13 @@ from typing import Annotated, Any, Final, NamedTuple, cast, get_args
 import typer
 from rich.console import Console
 
-from loadtest import compare, find_limit, interrupts, plan_file, report, verdicts
+from loadtest import compare, find_limit, interrupts, options, plan_file, report, verdicts
 from loadtest import folder as folders
 from loadtest import scenario as scenarios
 from loadtest.api import ApiError, ws_url
 from loadtest.folder import FolderError, NotWritten
 from loadtest.interrupts import Interrupted
 from loadtest.plan import Plan
-from loadtest.planners import make
 from loadtest.report import Exit, Result
 from loadtest.run import Settings, Strike, default_out, play
 from loadtest.scenario import ScenarioError
@@ -78,22 +76,20 @@ def _run(
     target: Annotated[
         str, typer.Option(envvar="LIVEROOM_TARGET", help="Where the server listens.")
     ] = "ws://127.0.0.1:8080",
-    viewers: Annotated[int | None, typer.Option(help="viewers.count")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of the steady phase.")] = None,
-    ramp: Annotated[float | None, typer.Option(help="viewers.ramp_s")] = None,
-    comments_per_s: Annotated[float | None, typer.Option("--comments-per-s", help="comments.per_s")] = None,
-    likes_per_s: Annotated[float | None, typer.Option("--likes-per-s", help="likes.per_s, in taps")] = None,
-    facts_per_s: Annotated[float | None, typer.Option("--facts-per-s", help="facts.per_s")] = None,
-    stock: Annotated[int | None, typer.Option(help="seckill.stock")] = None,
-    claims: Annotated[int | None, typer.Option(help="seckill.claims, of all viewers")] = None,
-    hold_s: Annotated[int | None, typer.Option("--hold-s", help="seckill.hold_s")] = None,
-    pay_ratio: Annotated[float | None, typer.Option("--pay-ratio", help="seckill.pay_ratio")] = None,
-    packets: Annotated[int | None, typer.Option(help="redpacket.packets")] = None,
-    shares: Annotated[int | None, typer.Option(help="redpacket.shares, of each packet")] = None,
-    grabbers: Annotated[int | None, typer.Option(help="redpacket.grabbers, of each packet")] = None,
-    expire_one: Annotated[
-        bool | None, typer.Option("--expire-one/--no-expire-one", help="redpacket.expire_one")
-    ] = None,
+    viewers: options.Viewers = None,
+    seconds: options.Seconds = None,
+    ramp: options.Ramp = None,
+    comments_per_s: options.CommentsPerS = None,
+    likes_per_s: options.LikesPerS = None,
+    facts_per_s: options.FactsPerS = None,
+    stock: options.Stock = None,
+    claims: options.Claims = None,
+    hold_s: options.HoldS = None,
+    pay_ratio: options.PayRatio = None,
+    packets: options.Packets = None,
+    shares: options.Shares = None,
+    grabbers: options.Grabbers = None,
+    expire_one: options.ExpireOne = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="Any other number: likes.batch_mean=5")
     ] = None,
@@ -150,23 +146,7 @@ def _run(
     ] = None,
 ) -> int:
     """Play SCENARIO, or a plan made from one, against a server and judge what it did."""
-    overrides: dict[str, Any] = {
-        "viewers.count": viewers,
-        "seconds": seconds,
-        "viewers.ramp_s": ramp,
-        "comments.per_s": comments_per_s,
-        "likes.per_s": likes_per_s,
-        "facts.per_s": facts_per_s,
-        "seckill.stock": stock,
-        "seckill.claims": claims,
-        "seckill.hold_s": hold_s,
-        "seckill.pay_ratio": pay_ratio,
-        "redpacket.packets": packets,
-        "redpacket.shares": shares,
-        "redpacket.grabbers": grabbers,
-        "redpacket.expire_one": expire_one,
-    }
-    overrides = {name: value for name, value in overrides.items() if value is not None}
+    overrides = options.given(locals())
     overrides |= plan_file.overrides_of(override, threshold)
     made = _chosen(scenario, plan, overrides, seed)
     if kill is not None and freeze is not None:
@@ -249,11 +229,7 @@ def _chosen(scenario: str | None, plan: Path | None, overrides: dict[str, Any], 
             raise ScenarioError("--plan: a plan is made already; change its numbers and seed with `plan`")
         return plan_file.read(plan)
     assert scenario is not None
-    chosen = scenarios.load(scenario, overrides)
-    for section in {name.partition(".")[0] for name in overrides} & {"seckill", "redpacket"}:
-        if chosen.plays != section:
-            raise ScenarioError(f"{section}: the scenario {chosen.name} has none")
-    return make(chosen, secrets.randbelow(1_000_000) if seed is None else seed)
+    return plan_file.made(scenario, overrides, seed)
 
 
 async def _against_own_server(plan: Plan, settings: Settings, console: Console, blow: Blow | None) -> Result:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from loadtest import planners
+from loadtest import options, planners
 from loadtest import scenario as scenarios
 from loadtest.arrivals import US_PER_S
 from loadtest.plan import Plan
@@ -35,9 +35,37 @@ def overrides_of(override: list[str] | None, threshold: list[str] | None) -> dic
     return found
 
 
+def made(scenario: str, overrides: dict[str, Any], seed: int | None) -> Plan:
+    """
+    Return the plan of a scenario with other numbers; without a seed, of a new one.
+
+    Raises:
+        ScenarioError: If there is no such scenario, or it has no such number.
+    """
+    chosen = scenarios.load(scenario, overrides)
+    for section in {name.partition(".")[0] for name in overrides} & {"seckill", "redpacket"}:
+        if chosen.plays != section:
+            raise ScenarioError(f"{section}: the scenario {chosen.name} has none")
+    return planners.make(chosen, secrets.randbelow(1_000_000) if seed is None else seed)
+
+
 def plan(
     scenario: Annotated[str, typer.Argument(help="Name of a scenario, or a .toml file.")],
     out: Annotated[Path, typer.Option(dir_okay=False, help="The file, such as plan.json.gz.")],
+    viewers: options.Viewers = None,
+    seconds: options.Seconds = None,
+    ramp: options.Ramp = None,
+    comments_per_s: options.CommentsPerS = None,
+    likes_per_s: options.LikesPerS = None,
+    facts_per_s: options.FactsPerS = None,
+    stock: options.Stock = None,
+    claims: options.Claims = None,
+    hold_s: options.HoldS = None,
+    pay_ratio: options.PayRatio = None,
+    packets: options.Packets = None,
+    shares: options.Shares = None,
+    grabbers: options.Grabbers = None,
+    expire_one: options.ExpireOne = None,
     override: Annotated[list[str] | None, typer.Option("--set", help="Any number: viewers.count=500")] = None,
     threshold: Annotated[list[str] | None, typer.Option(help='A bound: "delivery_p99_ms < 200"')] = None,
     seed: Annotated[
@@ -45,13 +73,12 @@ def plan(
     ] = None,
 ) -> int:
     """Write the plan of SCENARIO to a file that `run --plan` plays: same seed, same bytes."""
-    chosen = scenarios.load(scenario, overrides_of(override, threshold))
-    made = planners.make(chosen, secrets.randbelow(1_000_000) if seed is None else seed)
+    written = made(scenario, options.given(locals()) | overrides_of(override, threshold), seed)
     try:
-        out.write_bytes(made.to_bytes())
+        out.write_bytes(written.to_bytes())
     except OSError as error:
         raise ScenarioError(f"cannot write {out}: {error.strerror}") from None
-    Console().print(described(made), highlight=False, markup=False, soft_wrap=True)
+    Console().print(described(written), highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -92,15 +119,15 @@ def read(path: Path) -> Plan:
         raise ScenarioError(f"{path}: {error}") from None
 
 
-def described(made: Plan) -> str:
+def described(plan: Plan) -> str:
     """Return what a plan will do, in words: one line, then one per moment."""
-    does = Counter(step.command["cmd"] if step.verb == "send" else step.verb for step in made.steps)
-    viewers = sum(actor.role == "viewer" for actor in made.actors)
-    rooms = "" if made.rooms == 1 else f" in {made.rooms} rooms"
+    does = Counter(step.command["cmd"] if step.verb == "send" else step.verb for step in plan.steps)
+    viewers = sum(actor.role == "viewer" for actor in plan.actors)
+    rooms = "" if plan.rooms == 1 else f" in {plan.rooms} rooms"
     lines = [
-        f"{made.scenario.name}: {viewers:,} viewers{rooms}, at most {made.connections_max():,} connections, "
-        f"{made.end_us / US_PER_S:g} s, seed {made.seed}, plan {made.digest()}",
+        f"{plan.scenario.name}: {viewers:,} viewers{rooms}, at most {plan.connections_max():,} connections, "
+        f"{plan.end_us / US_PER_S:g} s, seed {plan.seed}, plan {plan.digest()}",
         "           " + ", ".join(f"{name} × {count:,}" for name, count in does.most_common()),
     ]
-    lines += [f"{mark.at_us / US_PER_S:8.1f} s {mark.name.replace('_', ' ')}" for mark in made.moments]
+    lines += [f"{mark.at_us / US_PER_S:8.1f} s {mark.name.replace('_', ' ')}" for mark in plan.moments]
     return "\n".join(lines)

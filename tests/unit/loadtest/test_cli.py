@@ -147,6 +147,18 @@ def test_plan_is_written_and_described(
     assert "93.0 s seckill two" in said
 
 
+def test_plan_takes_the_numbers_that_run_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    numbers = ("--viewers", "50", "--seconds", "9", "--stock", "4", "--claims", "60", "--comments-per-s", "3")
+
+    assert ended(monkeypatch, "plan", "seckill", *numbers, "--seed", "4", "--out", "one.gz") == Exit.PASS
+
+    scenario = Plan.from_bytes(Path("one.gz").read_bytes()).scenario
+    assert (scenario.viewers.count, scenario.seckill.stock, scenario.seckill.claims) == (50, 4, 60)
+    assert (scenario.seconds, scenario.comments.per_s) == (9, 3)
+    assert ended(monkeypatch, "plan", "crowd", "--stock", "4", "--out", "two.gz") == Exit.USAGE
+
+
 def test_new_scenario_is_written_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
